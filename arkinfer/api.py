@@ -1,0 +1,146 @@
+"""The functions of the Python face: compile a checkpoint, load a bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from arkinfer import memory
+from arkinfer.bundle import Bundle
+from arkinfer.errors import InvalidOptionError
+from arkinfer.extras import require
+from arkinfer.runtime.executor import Executor
+from arkinfer.runtime.model import Model, ModelInfo
+from arkinfer.runtime.native_session import NativeModel, NativeSession, SessionOptions
+
+if TYPE_CHECKING:
+    from arkinfer.compiler import Progress
+    from arkinfer.memory import KvType
+
+
+def compile(
+    path: str | os.PathLike[str],
+    target: str = "cpu",
+    quant: str | None = None,
+    context: int | None = None,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    chunk: int = 512,
+    sparse: str = "auto",
+    dump: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Turn a checkpoint into a bundle.
+
+    Args:
+        path: a Hugging Face folder with safetensors, or a GGUF file.
+        target: a device profile (``arkinfer devices`` lists them) or a backend.
+        quant: ``"w4g128"`` and so on (bits, group size; ``z`` behind for
+            asymmetric), ``"none"`` for the stored floats, ``"keep"`` for the
+            checkpoint's own quantized bits. By default ``"keep"`` where there
+            are such bits, else ``"w4g128"``.
+        context: the most tokens that a session may hold.
+        output: the bundle's folder; by default beside the current folder's
+            other files, named after the checkpoint.
+        chunk: tokens that prefill runs at once.
+        sparse: ``"auto"`` follows the checkpoint, ``"on"``, ``"off"``, or
+            ``"force"`` for models that were not trained for sparse attention.
+        dump: a folder that receives the graph after each pass.
+        progress: told what is being done.
+
+    Returns:
+        The finished bundle.
+
+    Raises:
+        MissingExtraError: the ``compile`` extra is not installed.
+        ArkInferError: one of its children names what is wrong with the input.
+    """
+    require("compile", "compiling a checkpoint")
+    from arkinfer.compiler import compile as compile_checkpoint
+
+    return compile_checkpoint(
+        path,
+        target=target,
+        quant=quant,
+        context=context,
+        output=output,
+        chunk=chunk,
+        sparse=sparse,
+        dump=None if dump is None else Path(dump),
+        progress=progress,
+    )
+
+
+def load(
+    path: str | os.PathLike[str],
+    context: int | None = None,
+    threads: int | None = None,
+    backend: str | None = None,
+    kv: str = "fp16",
+    activations: str = "int8",
+    *,
+    isa: str | None = None,
+) -> Model:
+    """Open a bundle and check that it fits before anything large is mapped.
+
+    Args:
+        path: a bundle folder.
+        context: tokens that each session holds; the bundle's own by default.
+        threads: threads that compute; one per core by default.
+        backend: another backend than the bundle was compiled for, as in
+            ``"onnxruntime"`` for the reference.
+        kv: ``"fp16"`` or ``"fp32"``, the number type of the KV cache.
+        activations: ``"int8"``, or ``"fp32"`` for exact products at about half the speed.
+        isa: a kernel set (``arkinfer devices`` lists them) instead of the best one.
+
+    Returns:
+        A model that makes sessions and answers.
+
+    Raises:
+        InputNotFoundError, InvalidBundleError, DamagedBundleError, BundleVersionError:
+            there is no such bundle, or it cannot be used.
+        MemoryBudgetError: the context does not fit; names the largest that does.
+        InvalidOptionError: a value outside its range.
+        UnknownBackendError, MissingExtraError: the backend is not there.
+        NativeLibraryError: the native library is missing.
+    """
+    if threads is not None and threads < 1:
+        raise InvalidOptionError(f"threads is {threads}", "at least 1")
+    options = SessionOptions(context or 0, threads or 0, kv, activations, isa)
+    if context is not None and context < 1:
+        raise InvalidOptionError(f"context is {context}", "at least 1 token")
+    bundle = Bundle.open(path)
+    table = memory.table(bundle.manifest, context, cast("KvType", kv))
+    name = backend or bundle.manifest.backend
+    if name == bundle.manifest.backend and "plan.json" in bundle.manifest.files:
+        memory.check(bundle.manifest, context, cast("KvType", kv))
+        native = NativeModel(bundle.path)
+        info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, table.total)
+        return Model(bundle, native, lambda: NativeSession(native, options), info)
+    make = _python_executor(bundle, name, table.context, threads)
+    info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, None)
+    return Model(bundle, NativeModel(bundle.path), make, info)
+
+
+def _python_executor(
+    bundle: Bundle, name: str, context: int, threads: int | None
+) -> Callable[[], Executor]:
+    """What makes executors of a backend that runs in Python."""
+    from arkinfer import backends
+
+    backend = backends.get(name)
+    options = backends.ExecutorOptions(context=context, threads=threads)
+
+    def make() -> Executor:
+        executor = backend.executor(bundle, options)
+        if executor is None:
+            raise InvalidOptionError(
+                f"the {name} backend cannot run a bundle that was compiled for "
+                f"{bundle.manifest.backend}",
+                remedy="compile the checkpoint for it, or leave the backend out",
+            )
+        return executor
+
+    return make

@@ -1,0 +1,1 @@
+"""The ``arkinfer`` command; one module per subcommand, imported when it runs."""

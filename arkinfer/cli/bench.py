@@ -1,0 +1,121 @@
+"""``arkinfer bench``: speed of a bundle on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from arkinfer.cli.options import (
+    Activations,
+    ActivationType,
+    BundlePath,
+    Context,
+    Isa,
+    Json,
+    Kv,
+    KvType,
+    Threads,
+)
+
+if TYPE_CHECKING:
+    from arkinfer.bench import Measurement
+
+
+def bench(
+    bundle: BundlePath,
+    prompt: Annotated[int, typer.Option(metavar="TOKENS", help="Length of the prompt.")] = 512,
+    generate: Annotated[int, typer.Option(metavar="TOKENS", help="Tokens to decode.")] = 64,
+    depth: Annotated[
+        int,
+        typer.Option(metavar="TOKENS", help="Tokens that are in the context before both."),
+    ] = 0,
+    repeat: Annotated[int, typer.Option(metavar="N", help="Repeats; their medians are shown.")] = 5,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also show where the time goes, by kernel.")
+    ] = False,
+    context: Context = None,
+    threads: Threads = None,
+    kv: KvType = Kv.fp16,
+    activations: ActivationType = Activations.int8,
+    isa: Isa = None,
+    json: Json = False,
+) -> None:
+    """Measure prefill and decode speed.
+
+    Decoding reads all weights for every token, so its limit is the memory's
+    read bandwidth; that is measured in the same run, and the fraction reached
+    is shown.
+    """
+    from arkinfer.api import load
+    from arkinfer.bench import Settings, measure
+    from arkinfer.cli import show
+    from arkinfer.runtime.native_session import NativeSession
+
+    settings = Settings(prompt, generate, depth, repeat)
+    model = load(
+        bundle, context or settings.context, threads, None, kv.value, activations.value, isa=isa
+    )
+    session = model.session()
+    native = session.executor if isinstance(session.executor, NativeSession) else None
+    result = measure(model, session, settings, kv.value, profile)
+    record: dict[str, Any] = {
+        "bundle_digest": model.info.digest,
+        "backend": model.info.backend,
+        "device": model.bundle.manifest.device.get("name"),
+        "quantization": model.bundle.manifest.quantization.requested,
+        "isa": native.isa if native else None,
+        "threads": native.threads if native else None,
+        "kv": kv.value,
+        "activations": activations.value,
+        "context": model.info.context,
+        **dataclasses.asdict(settings),
+        "prefill_tokens_per_s": result.prefill,
+        "decode_tokens_per_s": result.decode,
+        "prefill_runs": result.prefill_runs,
+        "decode_runs": result.decode_runs,
+        "read_bandwidth_bytes_per_s": result.bandwidth,
+        "bytes_per_token": result.bytes_per_token,
+        "bandwidth_fraction": result.fraction,
+        "profile_s_per_token": result.profile,
+    }
+    if json:
+        show.as_json(record)
+        return
+    show.facts(
+        str(bundle),
+        [
+            ("digest", record["bundle_digest"]),
+            ("kernels", f"{native.isa}, {native.threads} threads" if native else "not native"),
+            ("prefill", f"{result.prefill:.1f} tokens/s ({prompt} tokens after {depth})"),
+            ("decode", f"{result.decode:.1f} tokens/s ({generate} tokens after {depth})"),
+            ("bandwidth", _bandwidth(result)),
+            (
+                "spread",
+                f"prefill {_spread(result.prefill_runs)}, "
+                f"decode {_spread(result.decode_runs)} over {repeat} runs",
+            ),
+        ],
+    )
+    for kind, seconds in (result.profile or {}).items():
+        total = sum(seconds.values())
+        show.table(
+            f"\n{kind.capitalize()}, by kernel",
+            ["kernel", "us per token", "share"],
+            [[k, f"{s * 1e6:.1f}", f"{s / total:.1%}"] for k, s in seconds.items()],
+        )
+
+
+def _bandwidth(result: Measurement) -> str:
+    measured = f"{result.bandwidth / 1e9:.1f} GB/s"
+    if result.fraction is None or result.bytes_per_token is None:
+        return measured
+    return (
+        f"{measured} measured; decoding reads {result.bytes_per_token / 1e6:.1f} MB per token, "
+        f"{result.fraction:.0%} of it"
+    )
+
+
+def _spread(runs: list[float]) -> str:
+    return f"{min(runs):.1f} to {max(runs):.1f}"

@@ -1,0 +1,153 @@
+"""``arkinfer inspect``: a bundle's manifest, memory and graph."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from arkinfer.cli.options import BundlePath, Json, Kv
+
+if TYPE_CHECKING:
+    from arkinfer.bundle import Bundle
+    from arkinfer.manifest import Manifest
+    from arkinfer.memory import MemoryTable
+
+_SMALLEST_CONTEXT = 2048
+
+
+def inspect(
+    bundle: BundlePath,
+    kv: Annotated[Kv, typer.Option(help="KV cache type of the memory table.")] = Kv.fp16,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also compare every byte with the bundle's digests.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what is in a bundle, and the memory that it needs at each context length."""
+    from arkinfer import memory
+    from arkinfer.bundle import Bundle
+    from arkinfer.cli import show
+    from arkinfer.system import available_memory
+
+    opened = Bundle.open(bundle)
+    if check:
+        opened.check()
+    manifest = opened.manifest
+    tables = [memory.table(manifest, tokens, kv.value) for tokens in contexts(manifest.context)]
+    operators = graph_summary(opened)
+    free = available_memory()
+    if json:
+        show.as_json(
+            {
+                "path": str(opened.path),
+                "digest": opened.digest,
+                "manifest": dataclasses.asdict(manifest),
+                "memory": [{**dataclasses.asdict(t), "total": t.total} for t in tables],
+                "available_memory": free,
+                "operators": operators,
+            }
+        )
+        return
+    show.facts(str(opened.path), _facts(opened))
+    show.table(
+        f"\nMemory in MiB by context, KV cache in {kv.value} ({show.size(free)} free here)",
+        ["context", *map(_short, tables[0].rows), "total", "fits"],
+        [_memory_row(table, free) for table in tables],
+    )
+    if operators:
+        show.table("Graph", ["operator", "count"], [[n, str(c)] for n, c in operators.items()])
+
+
+def contexts(largest: int) -> list[int]:
+    """Powers of two from 2,048 up to the bundle's context, which comes last."""
+    below = []
+    tokens = _SMALLEST_CONTEXT
+    while tokens < largest:
+        below.append(tokens)
+        tokens *= 2
+    return [*below, largest]
+
+
+def graph_summary(bundle: Bundle) -> dict[str, int]:
+    """How often each operator is in the neutral graph; empty without the onnx package."""
+    from arkinfer.errors import InvalidBundleError
+
+    if "graph.onnx" not in bundle.manifest.files:
+        return {}
+    try:
+        import onnx
+    except ImportError:
+        return {}
+    try:
+        model = onnx.load(bundle.file("graph.onnx"), load_external_data=False)
+    except Exception as error:  # protobuf's own error type differs between its versions
+        raise InvalidBundleError(f"graph.onnx is not an ONNX model ({error})") from None
+    counts = collections.Counter(
+        f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        for node in model.graph.node
+    )
+    return dict(counts.most_common())
+
+
+def _memory_row(table: MemoryTable, free: int) -> list[str]:
+    fits = "yes" if not free or table.total - table.process <= free else "no"
+    numbers = [*table.rows.values(), table.total]
+    return [f"{table.context}", *(f"{number / 2**20:.1f}" for number in numbers), fits]
+
+
+def _short(row: str) -> str:
+    """A row's name, short enough that all fit beside each other in a terminal."""
+    return {"compressed keys": "comp. keys"}.get(row, row)
+
+
+def _facts(bundle: Bundle) -> list[tuple[str, str]]:
+    from arkinfer.cli.show import size
+
+    manifest = bundle.manifest
+    model, rope, sparse = manifest.model, manifest.model.rope, manifest.model.sparse
+    heads = f"{model.num_heads} heads over {model.num_kv_heads} KV heads of {model.head_dim}"
+    pairs: list[tuple[str, Any]] = [
+        ("digest", bundle.digest),
+        ("made by", f"{manifest.created_by}, format version {manifest.format_version}"),
+        ("from", f"{manifest.source.path_name} ({manifest.source.format})"),
+        ("for", f"{manifest.device.get('name', '?')} (backend {manifest.backend})"),
+        (
+            "model",
+            f"{model.model_type}, {model.num_layers} layers of {model.hidden_size}, {heads}, "
+            f"vocabulary of {model.vocab_size}",
+        ),
+        (
+            "muP scales",
+            f"embedding {model.embedding_scale:g}, residual {model.residual_scale:g}, "
+            f"logits {model.logit_scale:g}",
+        ),
+        (
+            "position",
+            f"{'LongRoPE' if rope.long_factors else 'RoPE'}, theta {rope.theta:g}, "
+            f"trained up to {model.max_position}",
+        ),
+        (
+            "attention",
+            "dense"
+            if sparse is None
+            else f"InfLLM v2 (generation {sparse.generation}): {sparse.topk} + "
+            f"{sparse.local_blocks} blocks of {sparse.block_size}, dense below {sparse.dense_len}",
+        ),
+        ("weights", _storages(manifest)),
+        ("context", f"{manifest.context} tokens, prompts in chunks of {manifest.chunk}"),
+        (
+            "sampling",
+            ", ".join(f"{n} {v:g}" for n, v in manifest.generation.items()) or "greedy",
+        ),
+    ]
+    pairs += [(name, size(entry.bytes)) for name, entry in manifest.files.items()]
+    return pairs
+
+
+def _storages(manifest: Manifest) -> str:
+    counts = collections.Counter(manifest.quantization.tensors.values())
+    kinds = ", ".join(f"{count} x {name}" for name, count in counts.most_common())
+    return f"{manifest.quantization.requested}: {kinds}"

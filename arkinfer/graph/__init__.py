@@ -1,0 +1,1 @@
+"""The backend-neutral graph: its container, a builder, and the ``ai.arkinfer`` operators."""

@@ -1,0 +1,1 @@
+"""How weights are quantized: schemes, the policy that chooses them, and round-to-nearest."""

@@ -1,0 +1,118 @@
+"""Quantization by rounding each weight to the nearest code."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arkinfer.errors import UnsupportedQuantizationError
+from arkinfer.quantize.schemes import GroupScheme, QuantizedTensor
+
+_FP16_MAX = 65504.0
+
+
+def quantize(values: NDArray[np.float32], scheme: GroupScheme) -> QuantizedTensor:
+    """Quantize a matrix group by group.
+
+    Scales are rounded to ``scheme.scale_dtype`` first and the codes are chosen for
+    the rounded scale. Symmetric scales are ``extreme / -2**(bits-1)``, where the extreme
+    is the value of largest magnitude, so it is represented exactly but for the
+    rounding of the scale, and scales may be negative. With zero points, the codes span
+    the group's range extended to zero, so zero stays zero.
+
+    Args:
+        values: float32 [outputs, inputs].
+        scheme: symmetric or with zero points; its group divides ``inputs``.
+
+    Returns:
+        Codes, scales and zero points. The error of a value is at most half a scale,
+        or one scale for symmetric values opposite to the extreme, plus the
+        rounding of the scale.
+
+    Raises:
+        UnsupportedQuantizationError: the group does not divide ``inputs``, a value
+            is not finite, the values are too large for fp16 scales, or the scheme
+            is one that only checkpoints use (minimums).
+    """
+    outputs, inputs = values.shape
+    if inputs % scheme.group_size:
+        raise UnsupportedQuantizationError(
+            f"{scheme} cannot quantize rows of {inputs} weights",
+            f"a multiple of {scheme.group_size}",
+            "choose a smaller group",
+        )
+    shape = (outputs, inputs // scheme.group_size, scheme.group_size)
+    grouped = np.asarray(values, np.float32).reshape(shape)
+    low, high = grouped.min(axis=2), grouped.max(axis=2)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise UnsupportedQuantizationError(
+            "a weight is infinite or not a number", "finite weights", "check the checkpoint"
+        )
+    if scheme.offset == "symmetric":
+        return _symmetric(grouped, low, high, scheme)
+    if scheme.offset == "zero_point":
+        return _zero_point(grouped, low, high, scheme)
+    raise UnsupportedQuantizationError(
+        f"weights cannot be rounded to {scheme}", "a symmetric or zero-point scheme"
+    )
+
+
+def _symmetric(
+    grouped: NDArray[np.float32],
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+    scheme: GroupScheme,
+) -> QuantizedTensor:
+    middle = 1 << (scheme.bits - 1)
+    extreme = np.where(-low > high, low, high)
+    scales = _rounded((extreme / -middle).astype(np.float32), scheme)
+    codes = _nearest(grouped, scales)
+    codes += np.float32(middle)
+    return _tensor(codes, scales, None, scheme)
+
+
+def _zero_point(
+    grouped: NDArray[np.float32],
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+    scheme: GroupScheme,
+) -> QuantizedTensor:
+    top = (1 << scheme.bits) - 1
+    low, high = np.minimum(low, 0), np.maximum(high, 0)
+    # Halves first: the difference of two finite float32 values can overflow.
+    scales = _rounded((high / top - low / top).astype(np.float32), scheme)
+    zeros = np.clip(_nearest(-low[:, :, None], scales), 0, top)
+    codes = _nearest(grouped, scales)
+    codes += zeros
+    return _tensor(codes, scales, zeros[:, :, 0].astype(np.uint8), scheme)
+
+
+def _rounded(scales: NDArray[np.float32], scheme: GroupScheme) -> NDArray[np.float32]:
+    if scheme.scale_dtype == "fp32":
+        return scales
+    if scales.size and np.abs(scales).max() > _FP16_MAX:
+        raise UnsupportedQuantizationError(
+            f"weights as large as {np.abs(scales).max():.3g} scales",
+            f"scales up to {_FP16_MAX:.0f} (fp16)",
+            "check the checkpoint",
+        )
+    return scales.astype(np.float16).astype(np.float32)
+
+
+def _nearest(grouped: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round values / scale; a scale of zero gives zero."""
+    divisor = np.where(scales == 0, np.float32(np.inf), scales)[:, :, None]
+    codes: NDArray[np.float32] = np.divide(grouped, divisor, dtype=np.float32)
+    return np.rint(codes, out=codes)
+
+
+def _tensor(
+    codes: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    zeros: NDArray[np.uint8] | None,
+    scheme: GroupScheme,
+) -> QuantizedTensor:
+    np.clip(codes, 0, (1 << scheme.bits) - 1, out=codes)
+    rows, groups, size = codes.shape
+    flat = codes.reshape(rows, groups * size).astype(np.uint8)
+    return QuantizedTensor(scheme, flat, scales, zeros)

@@ -1,0 +1,1 @@
+"""Running bundles: the binding of the native library, sessions and generation."""

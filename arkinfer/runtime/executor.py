@@ -1,0 +1,45 @@
+"""What can run a bundle: the native session, onnxruntime, or anything else with these methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Executor(Protocol):
+    """One token sequence with its KV cache. Generation and sessions need only this.
+
+    Attributes:
+        vocab_size: logits per token.
+        context: the most tokens that the sequence can hold.
+        length: tokens in the sequence now.
+    """
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def context(self) -> int: ...
+
+    @property
+    def length(self) -> int: ...
+
+    def append(self, tokens: Sequence[int], all_logits: bool = False) -> NDArray[np.float32]:
+        """Append tokens. Returns float32 logits [1, vocab], or [tokens, vocab] with all_logits.
+
+        Raises:
+            ContextOverflowError: the context holds fewer tokens.
+            InvalidOptionError: no tokens, or an id outside the vocabulary.
+        """
+        ...
+
+    def rollback(self, length: int) -> None:
+        """Forget everything after the first ``length`` tokens."""
+        ...
+
+    def selected_blocks(self, layer: int) -> list[NDArray[np.int32]]:
+        """Block ids that the last token attended to, ascending; one array per KV head."""
+        ...

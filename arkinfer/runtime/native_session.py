@@ -1,0 +1,253 @@
+"""Models and sessions of the native library behind the Python executor interface."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from ctypes import byref, c_int32, c_size_t, c_void_p, sizeof
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arkinfer.errors import InvalidOptionError
+from arkinfer.runtime import abi, library
+
+
+@dataclass(frozen=True)
+class Step:
+    """One executed step of the plan.
+
+    Attributes:
+        kernel: the kernel's name, as in ``"matmul"``.
+        stage: the value of the neutral graph that the step computed; may be empty.
+        seconds: how long it took.
+        values: float32 [rows, columns] that it wrote; valid only during the
+            callback (copy what is to be kept); None for other types.
+    """
+
+    kernel: str
+    stage: str
+    seconds: float
+    values: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a native session is made.
+
+    Attributes:
+        context: tokens; 0 for the bundle's context.
+        threads: 0 for one per core.
+        kv: ``"fp16"`` or ``"fp32"``, the type of the KV cache.
+        activations: ``"int8"`` (fast) or ``"fp32"`` in matrix products with quantized weights.
+        isa: a kernel set of :func:`library.instruction_sets`, or None for the best.
+    """
+
+    context: int = 0
+    threads: int = 0
+    kv: str = "fp16"
+    activations: str = "int8"
+    isa: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, number in (("context", self.context), ("threads", self.threads)):
+            if not 0 <= number < 2**31:
+                raise InvalidOptionError(f"{name} is {number}", "a number of at least 1")
+        if self.kv not in abi.KV_TYPES:
+            raise InvalidOptionError(f"kv is {self.kv!r}", " or ".join(abi.KV_TYPES))
+        if self.activations not in abi.ACTIVATIONS:
+            raise InvalidOptionError(
+                f"activations is {self.activations!r}", " or ".join(abi.ACTIVATIONS)
+            )
+
+    def struct(self) -> abi.SessionOptions:
+        """The C struct; it borrows nothing but ``isa``, which ctypes keeps alive."""
+        return abi.SessionOptions(
+            sizeof(abi.SessionOptions),
+            self.context,
+            self.threads,
+            abi.KV_TYPES[self.kv],
+            abi.ACTIVATIONS[self.activations],
+            None if self.isa is None else self.isa.encode(),
+        )
+
+
+def token_array(tokens: Sequence[int]) -> NDArray[np.int32]:
+    """Token ids as int32 [tokens].
+
+    Raises:
+        InvalidOptionError: no tokens, or something that is no token id.
+    """
+    try:
+        array = np.asarray(tokens)
+    except ValueError as error:  # rows of different lengths
+        raise InvalidOptionError(f"token ids are not a list of integers: {error}") from None
+    if array.ndim != 1 or array.size == 0:
+        raise InvalidOptionError("there are no tokens to append", "a list of at least one token id")
+    if array.dtype.kind not in "iu":
+        raise InvalidOptionError(f"token ids are of type {array.dtype}", "integers")
+    if array.min() < 0 or array.max() >= 2**31:
+        raise InvalidOptionError(
+            f"token ids from {array.min()} to {array.max()}", "ids inside the vocabulary"
+        )
+    return np.ascontiguousarray(array, dtype=np.int32)
+
+
+def int32_pointer(array: NDArray[np.int32]) -> Any:
+    """A C pointer to an int32 array, which the caller keeps alive."""
+    return array.ctypes.data_as(ctypes.POINTER(c_int32))
+
+
+class NativeModel:
+    """A mapped bundle. Its sessions keep it alive.
+
+    Raises:
+        DamagedBundleError, InvalidBundleError, BundleVersionError, NativeLibraryError:
+            from loading.
+    """
+
+    def __init__(self, path: Path, skip_checksum: bool = False) -> None:
+        self._library = library.load()
+        handle = c_void_p()
+        options = abi.ModelOptions(sizeof(abi.ModelOptions), int(skip_checksum))
+        library.check(
+            self._library.ark_model_load(os.fsencode(path), byref(options), byref(handle))
+        )
+        self.handle = handle
+        self._finalizer = weakref.finalize(self, self._library.ark_model_free, handle)
+        self.info = abi.ModelInfo(sizeof(abi.ModelInfo))
+        library.check(self._library.ark_model_get_info(handle, byref(self.info)))
+
+    def close(self) -> None:
+        """Free the model now instead of when the object goes."""
+        self._finalizer()
+
+
+class NativeSession:
+    """A session of the native runtime; implements :class:`Executor`."""
+
+    def __init__(self, model: NativeModel, options: SessionOptions) -> None:
+        self._library = library.load()
+        handle = c_void_p()
+        library.check(
+            self._library.ark_session_create(model.handle, byref(options.struct()), byref(handle))
+        )
+        self._handle = handle
+        self._finalizer = weakref.finalize(self, self._library.ark_session_free, handle)
+        self._kv_heads = int(model.info.kv_heads)
+        self._vocab_size = int(model.info.vocab_size)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._vocab_size
+
+    @property
+    def context(self) -> int:
+        return int(self._library.ark_session_context(self._handle))
+
+    @property
+    def length(self) -> int:
+        return int(self._library.ark_session_length(self._handle))
+
+    @property
+    def threads(self) -> int:
+        """Threads that compute, the caller's included."""
+        return int(self._library.ark_session_threads(self._handle))
+
+    @property
+    def isa(self) -> str:
+        """The kernel set in use, as in ``"avx2"``."""
+        name: bytes = self._library.ark_session_isa(self._handle)
+        return name.decode("ascii")
+
+    def append(self, tokens: Sequence[int], all_logits: bool = False) -> NDArray[np.float32]:
+        ids = token_array(tokens)
+        rows = len(ids) if all_logits else 1
+        logits = np.empty((rows, self._vocab_size), dtype=np.float32)
+        library.check(
+            self._library.ark_session_append(
+                self._handle,
+                int32_pointer(ids),
+                len(ids),
+                int(all_logits),
+                logits.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+            )
+        )
+        return logits
+
+    def rollback(self, length: int) -> None:
+        if length < 0:
+            raise InvalidOptionError(f"cannot roll back to length {length}", "0 or more")
+        library.check(self._library.ark_session_rollback(self._handle, length))
+
+    def selected_blocks(self, layer: int) -> list[NDArray[np.int32]]:
+        result = []
+        for head in range(self._kv_heads):
+            count = c_size_t()
+            query = self._library.ark_session_selected_blocks
+            library.check(query(self._handle, layer, head, None, 0, byref(count)))
+            blocks = np.empty(count.value, dtype=np.int32)
+            library.check(
+                query(self._handle, layer, head, int32_pointer(blocks), len(blocks), byref(count))
+            )
+            result.append(blocks)
+        return result
+
+    def cancel(self) -> None:
+        """Ask the running append or generation to stop; may be called from any thread."""
+        self._library.ark_session_cancel(self._handle)
+
+    @contextlib.contextmanager
+    def trace(self, on_step: Callable[[Step], None]) -> Iterator[None]:
+        """Call ``on_step`` after every step of the plan while the context is open.
+
+        An exception from ``on_step`` is raised when the context closes.
+        """
+        failures: list[BaseException] = []
+
+        def callback(
+            _user: Any,
+            kernel: bytes | None,
+            stage: bytes | None,
+            seconds: float,
+            values: Any,
+            rows: int,
+            columns: int,
+            stride: int,
+        ) -> None:
+            try:
+                array = None
+                if values and rows and columns:
+                    flat = np.ctypeslib.as_array(values, shape=((rows - 1) * stride + columns,))
+                    array = np.lib.stride_tricks.as_strided(
+                        flat, (rows, columns), (4 * stride, 4), writeable=False
+                    )
+                on_step(Step((kernel or b"").decode(), (stage or b"").decode(), seconds, array))
+            except BaseException as error:
+                failures.append(error)
+
+        pointer = abi.TraceFunction(callback)
+        self._library.ark_session_set_trace(self._handle, pointer, None)
+        try:
+            yield
+        finally:
+            self._library.ark_session_set_trace(self._handle, abi.TraceFunction(), None)
+        if failures:
+            raise failures[0]
+
+    def table(self) -> abi.ExecutorTable:
+        """The callback table that drives this session; valid while the session lives."""
+        table = abi.ExecutorTable()
+        table.size = sizeof(abi.ExecutorTable)
+        library.check(self._library.ark_session_executor(self._handle, byref(table)))
+        return table
+
+    def close(self) -> None:
+        """Free the session now instead of when the object goes."""
+        self._finalizer()

@@ -1,0 +1,101 @@
+"""The CPU backend: the graph as a flat list of kernel calls, the weights in panels.
+
+The native runtime executes the plan with the kernels of ``kernels/*/cpu.cc``.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+from numpy.typing import NDArray
+
+from arkinfer.backends import CompileOptions, ExecutorOptions
+from arkinfer.backends.cpu import weights
+from arkinfer.backends.cpu.plan import Plan
+from arkinfer.bundle import Bundle
+from arkinfer.bundle_writer import BundleWriter
+from arkinfer.checkpoint import Checkpoint
+from arkinfer.devices import Device
+from arkinfer.errors import InvalidBundleError
+from arkinfer.graph.graph import Graph
+
+# Rows of logits that one run of the head computes, when logits of many tokens are asked for.
+OUTPUT_ROWS = 16
+
+
+class CpuBackend:
+    """See the module."""
+
+    name = "cpu"
+    needs: tuple[str, ...] = ()
+
+    def compile(
+        self,
+        graph: Graph,
+        checkpoint: Checkpoint,
+        device: Device,
+        options: CompileOptions,
+        writer: BundleWriter,
+    ) -> None:
+        """Write ``plan.json`` and ``weights.bin``.
+
+        Weights are written in the order in which the steps read them.
+
+        Raises:
+            LoweringError: the graph holds an operator or a structure without a kernel.
+            UnsupportedQuantizationError: a weight that the packed layouts cannot hold.
+        """
+        from arkinfer.backends.cpu.lower import lower
+
+        plan, walk = lower(graph)
+        specs = list((walk.weights | graph.weights).values())
+        parts = [part for spec in specs for part in weights.tensors_of(spec)]
+        extra = [weights.PackedTensor(n, "f32", v.shape) for n, v in walk.vectors.items()]
+        tensors = weights.lay_out([*parts, *extra])
+        content = plan.to_json(options.chunk, min(OUTPUT_ROWS, options.chunk), tensors)
+        writer.arena_bytes = content["arena_bytes"] + _scratch_bytes(plan, options.chunk)
+        with writer.open_file("plan.json") as file:
+            file.write(json.dumps(content, indent=1).encode())
+        with writer.open_file("weights.bin") as file:
+            for spec in specs:
+                weights.write_weight(file, spec, checkpoint)
+            for values in walk.vectors.values():
+                weights.write_vector(file, values)
+            writer.weights_bytes = file.align(1)
+
+    def executor(self, bundle: Bundle, options: ExecutorOptions) -> None:
+        """None: the native runtime runs these bundles."""
+        return None
+
+    def weights(self, bundle: Bundle, name: str) -> dict[str, NDArray[Any]]:
+        """See :class:`arkinfer.backends.KeepsWeights`.
+
+        Raises:
+            InvalidBundleError: the bundle has no such weight.
+        """
+        entries = _entries(bundle.read_text("plan.json"))
+        inputs = [name, *(f"{name}.{part}" for part in weights.PARTS)]
+        path = bundle.file("weights.bin")
+        found = {key: weights.read_tensor(path, entries[key]) for key in inputs if key in entries}
+        if not found:
+            raise InvalidBundleError(f"plan.json has no weight {name}")
+        return found
+
+
+def _scratch_bytes(plan: Plan, chunk: int) -> int:
+    """What kernels need besides, nearly: the widest product's input once more, as int8."""
+    views = [step.view("x") for step in plan.body if step.kernel == "matmul"]
+    return chunk * max((view.columns for view in views if view is not None), default=0)
+
+
+@functools.lru_cache(maxsize=4)
+def _entries(plan: str) -> dict[str, dict[str, Any]]:
+    try:
+        return {str(entry["name"]): entry for entry in json.loads(plan)["weights"]}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InvalidBundleError(f"plan.json lists no weights ({error})") from None
+
+
+BACKEND = CpuBackend()

@@ -1,0 +1,1 @@
+"""The attention (dense causal attention) operator."""

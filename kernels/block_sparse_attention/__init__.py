@@ -1,0 +1,1 @@
+"""The block_sparse_attention (InfLLM v2 attention over selected blocks) operator."""

@@ -1,0 +1,1 @@
+"""The cache_append (KV cache update) operator."""

@@ -1,0 +1,1 @@
+"""The compress_keys (InfLLM v2 key compression) operator."""

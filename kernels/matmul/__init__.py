@@ -1,0 +1,1 @@
+"""The matmul (linear layer) operator."""

@@ -1,0 +1,50 @@
+"""Linear layer without bias, with float or with int8 activations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def matmul(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    residual: NDArray[Any] | None = None,
+    scale: float = 1.0,
+) -> NDArray[np.float64]:
+    """Return ``residual + scale * x @ weight.T``.
+
+    Args:
+        x: [tokens, inputs].
+        weight: [outputs, inputs], already dequantized.
+        residual: [tokens, outputs]; None is zero.
+
+    Returns:
+        float64 [tokens, outputs].
+    """
+    product = scale * (np.asarray(x, np.float64) @ np.asarray(weight, np.float64).T)
+    return product if residual is None else np.asarray(residual, np.float64) + product
+
+
+def quantize_activations(x: NDArray[Any], group_size: int) -> NDArray[np.float64]:
+    """Round activations to the int8 grid that kernels with ``activations=0`` use.
+
+    Each row's groups of ``group_size`` consecutive inputs share one scale,
+    ``max|x| / 127``; codes are rounded to the nearest, halves to even. A
+    kernel with int8 activations computes ``matmul(quantize_activations(x, g), weight)``.
+
+    Args:
+        x: [tokens, inputs], inputs a multiple of ``group_size``.
+
+    Returns:
+        float64 [tokens, inputs]: the dequantized values.
+    """
+    values = np.asarray(x, np.float32)
+    rows, inputs = values.shape
+    grouped = values.reshape(rows, inputs // group_size, group_size)
+    scales = np.abs(grouped).max(axis=-1, keepdims=True) / np.float32(127)
+    codes = np.rint(grouped / np.where(scales > 0, scales, np.float32(1)))
+    dequantized = codes.astype(np.float64) * scales
+    return np.asarray(dequantized).reshape(rows, inputs)

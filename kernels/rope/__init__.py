@@ -1,0 +1,1 @@
+"""The rope (rotary position embedding) operator."""

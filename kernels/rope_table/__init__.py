@@ -1,0 +1,1 @@
+"""The rope_table (rotary cosines and sines) operator."""

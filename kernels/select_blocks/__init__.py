@@ -1,0 +1,1 @@
+"""The select_blocks (InfLLM v2 block selection) operator."""

@@ -1,0 +1,89 @@
+// From scores of compressed windows to the blocks of one query: pooling, forced blocks, exact top-k.
+#pragma once
+
+#include "kernel_check.h"
+
+ARK_KERNEL_BEGIN
+
+// The logarithm of a score of zero: below every real one, and yet a block that can be chosen.
+constexpr float kNever = -1e30f;
+
+struct Choice {
+  int64_t ratio;  // windows that start in a block
+  int64_t init_blocks;
+  int64_t local_blocks;
+  int64_t topk;
+  bool generation_b;
+};
+
+// Larger floats give larger integers; 0 is left for blocks that cannot be chosen.
+inline uint32_t sort_key(float score) {
+  uint32_t bits;
+  memcpy(&bits, &score, sizeof(bits));
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+// The key of every block up to last: the best of the windows that overlap it, or its mark.
+inline void pool_blocks(const Choice& c, const float* windows, int64_t visible, int64_t last,
+                        uint32_t* keys) {
+  for (int64_t b = 0; b <= last; b++) {
+    int64_t start = larger(0, c.ratio * b - 1);
+    int64_t end = smaller(visible, c.ratio * b + c.ratio);
+    uint32_t best = 0;
+    for (int64_t j = start; j < end; j++) {
+      uint32_t key = sort_key(windows[j]);
+      best = key > best ? key : best;
+    }
+    bool local = c.generation_b ? b >= last - c.local_blocks : b > last - c.local_blocks;
+    if (b < c.init_blocks || (c.generation_b && local)) best = sort_key(kInfinity);
+    // Generation A attends to its window apart from what it chooses by score.
+    if (!c.generation_b && local) best = 0;
+    keys[b] = best;
+  }
+}
+
+// The count-th largest key and how many of its equals belong to the count largest.
+struct Threshold {
+  uint32_t key;
+  int64_t equals;
+};
+inline Threshold find_threshold(const uint32_t* keys, int64_t n, int64_t count) {
+  int64_t eligible = 0;
+  for (int64_t i = 0; i < n; i++) eligible += keys[i] != 0;
+  if (count <= 0) return {0xffffffffu, 0};
+  if (eligible <= count) return {0, 0};
+  // One byte of the key at a time, from the highest: count those that agree so far.
+  Threshold t = {0, count};
+  uint32_t fixed = 0;
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    int64_t histogram[256] = {};
+    for (int64_t i = 0; i < n; i++) {
+      if (keys[i] != 0 && (keys[i] & fixed) == t.key) histogram[keys[i] >> shift & 255]++;
+    }
+    uint32_t digit = 255;
+    while (t.equals > histogram[digit]) t.equals -= histogram[digit--];
+    t.key |= digit << shift;
+    fixed |= 255u << shift;
+  }
+  return t;
+}
+
+// Writes count and ascending block ids, ties to the smaller id; the rest of the row becomes -1.
+inline void choose_blocks(const Choice& c, const uint32_t* keys, int64_t last, int32_t* row,
+                          int64_t most) {
+  Threshold t = find_threshold(keys, last + 1, c.generation_b ? most : c.topk);
+  int32_t count = 0;
+  for (int64_t b = 0; b <= last && count < most; b++) {
+    bool taken = keys[b] > t.key;
+    if (keys[b] == t.key && keys[b] != 0 && t.equals > 0) {
+      taken = true;
+      t.equals--;
+    }
+    if (!c.generation_b && b > last - c.local_blocks) taken = true;
+    if (taken) row[1 + count++] = static_cast<int32_t>(b);
+  }
+  row[0] = count;
+  for (int64_t i = count; i < most; i++) row[1 + i] = -1;
+}
+
+ARK_KERNEL_END

@@ -1,0 +1,263 @@
+#include "bind.h"
+
+#include <algorithm>
+#include <locale>
+#include <sstream>
+
+#include "error.h"
+#include "isa.h"
+#include "thread_pool.h"
+
+namespace ark {
+namespace {
+
+constexpr int64_t kBlock = 64;
+constexpr int64_t kMostScratch = int64_t{1} << 40;
+
+// Stands for memory that is not there yet: checks look at addresses only to tell absent operands.
+alignas(64) char placeholder[64];
+
+[[noreturn]] void refuse(const PlanStep& step, const std::string& found,
+                         const std::string& expected) {
+  fail(ARK_INVALID_BUNDLE, step.place + ": " + found, expected, "compile the bundle again");
+}
+
+std::string attribute_name(const std::string& declared) {
+  return declared.substr(0, declared.find('='));
+}
+
+double attribute_default(const std::string& declared) {
+  std::istringstream stream(declared.substr(declared.find('=') + 1));
+  stream.imbue(std::locale::classic());
+  double value = 0;
+  stream >> value;
+  return value;
+}
+
+class Binder {
+ public:
+  Binder(const Model& model, const SessionOptions& options, const BoundMemory& memory)
+      : model_(model), plan_(model.plan()), options_(options), memory_(memory) {}
+
+  void bind_list(const std::vector<PlanStep>& steps, int64_t rows, std::vector<BoundStep>* out) {
+    for (const PlanStep& step : steps) out->push_back(bind_step(step, rows));
+  }
+
+  int64_t scratch() const { return scratch_; }
+
+ private:
+  BoundStep bind_step(const PlanStep& step, int64_t rows) {
+    BoundStep bound{};
+    bound.plan = &step;
+    bound.kernel = find_kernel(step.kernel.c_str(), options_.isa);
+    if (!bound.kernel) {
+      refuse(step, "no kernel of that name in this runtime", "one that it has");
+    }
+    bind_operands(step, &bound);
+    bind_attributes(step, &bound);
+    check(step, rows, bound);
+    return bound;
+  }
+
+  void bind_operands(const PlanStep& step, BoundStep* bound) {
+    size_t found = 0;
+    for (const char* const* name = bound->kernel->operands; *name; name++) {
+      bool optional = **name == '?';
+      std::string plain = *name + (optional ? 1 : 0);
+      const PlanOperand* operand = step.operand(plain);
+      if (!operand && !optional) refuse(step, "no operand " + quote(plain), "that operand");
+      int index = static_cast<int>(bound->operands.size());
+      if (operand) {
+        found++;
+        if (plain == "y" || (plain == "x" && bound->output < 0)) bound->output = index;
+        if (step.keep_operand >= 0 &&
+            operand == &step.operands[static_cast<size_t>(step.keep_operand)]) {
+          bound->keep = index;
+        }
+      }
+      bound->operands.push_back(operand ? make_operand(*operand) : absent());
+      bound->moving_rows.push_back(operand && operand->kind == PlanOperand::Kind::buffer &&
+                                   plan_.buffers[operand->index].rows != Rows::fixed);
+    }
+    if (found == step.operands.size()) return;
+    for (const PlanOperand& operand : step.operands) {
+      bool known = false;
+      for (const char* const* name = bound->kernel->operands; *name; name++) {
+        known = known || operand.name == *name + (**name == '?' ? 1 : 0);
+      }
+      if (!known) refuse(step, "an unknown operand " + quote(operand.name), "the kernel's own");
+    }
+  }
+
+  static Operand absent() { return {nullptr, {1, 1, 1, 1}, 0, 0, DType::f32}; }
+
+  Operand make_operand(const PlanOperand& operand) const {
+    if (operand.kind == PlanOperand::Kind::weight) {
+      const PlanWeight& weight = plan_.weights[operand.index];
+      // Kernels only read operands that may be weights (check_dataflow sees to it).
+      char* data = const_cast<char*>(model_.weights()) + weight.offset;
+      return {data,
+              {weight.shape[0], weight.shape[1], 1, 1},
+              weight.shape[1],
+              weight.rank,
+              weight.dtype};
+    }
+    if (operand.kind == PlanOperand::Kind::cache) {
+      CacheShape shape = cache_shape(plan_.caches[operand.index], options_);
+      char* data = memory_.caches.empty() ? placeholder : memory_.caches[operand.index];
+      return {data,
+              {shape.dims[0], shape.dims[1], shape.dims[2], shape.dims[3]},
+              0,
+              shape.rank,
+              options_.cache_dtype};
+    }
+    const PlanBuffer& buffer = plan_.buffers[operand.index];
+    char* data = placeholder;
+    if (memory_.arena) {
+      data = memory_.arena + buffer.offset + operand.column * dtype_bits(buffer.dtype) / 8;
+    }
+    return {data, {buffer.max_rows, operand.columns, 1, 1}, buffer.columns, 2, buffer.dtype};
+  }
+
+  void bind_attributes(const PlanStep& step, BoundStep* bound) {
+    std::string wrong;
+    if (!match_attributes(*bound->kernel, step.attributes, &bound->attributes, &wrong)) {
+      refuse(step, wrong, "the kernel's own attributes");
+    }
+    for (size_t i = 0; bound->kernel->attributes[i]; i++) {
+      // A plan may ask for fp32 activations where a session would use int8, not the reverse.
+      if (attribute_name(bound->kernel->attributes[i]) == "activations") {
+        bound->attributes[i] = std::max<double>(bound->attributes[i], options_.activations);
+      }
+    }
+  }
+
+  void check(const PlanStep& step, int64_t rows, const BoundStep& bound) {
+    int64_t capacity = round_up(options_.context, kBlock);
+    Call call{};
+    call.operands = bound.operands.data();
+    call.attributes = bound.attributes.data();
+    call.tokens = rows;
+    call.past = std::max<int64_t>(0, capacity - rows);
+    call.total = capacity;
+    call.parallel.threads = options_.threads;
+    if (bound.kernel->check) {
+      const char* wrong = bound.kernel->check(call);
+      if (wrong) refuse(step, wrong, "a step that its kernel accepts");
+    }
+    if (!bound.kernel->scratch) return;
+    size_t bytes = bound.kernel->scratch(call);
+    if (bytes > static_cast<size_t>(kMostScratch)) {
+      refuse(step, std::to_string(bytes) + " bytes of scratch", "at most 2^40");
+    }
+    scratch_ = std::max(scratch_, round_up(static_cast<int64_t>(bytes), kBlock));
+  }
+
+  const Model& model_;
+  const Plan& plan_;
+  const SessionOptions& options_;
+  const BoundMemory& memory_;
+  int64_t scratch_ = 0;
+};
+
+[[noreturn]] void bad_option(const std::string& found, const std::string& expected) {
+  fail(ARK_INVALID_ARGUMENT, found, expected, "");
+}
+
+}  // namespace
+
+Isa choose_isa(const char* name) {
+  const std::vector<Isa>& usable = usable_isas();
+  if (!name || !*name) return usable.front();
+  Isa isa;
+  if (parse_isa(name, &isa) && std::find(usable.begin(), usable.end(), isa) != usable.end()) {
+    return isa;
+  }
+  std::string list;
+  for (Isa entry : usable) list += (list.empty() ? "" : ", ") + std::string(isa_name(entry));
+  bad_option("the kernel set " + quote(name) + " is not usable here", "one of " + list);
+}
+
+bool match_attributes(const KernelEntry& kernel,
+                      const std::vector<std::pair<std::string, double>>& given,
+                      std::vector<double>* values, std::string* wrong) {
+  size_t found = 0;
+  for (const char* const* declared = kernel.attributes; *declared; declared++) {
+    std::string name = attribute_name(*declared);
+    auto match = std::find_if(given.begin(), given.end(),
+                              [&](const auto& entry) { return entry.first == name; });
+    if (match != given.end()) {
+      values->push_back(match->second);
+      found++;
+    } else if (std::string(*declared) != name) {
+      values->push_back(attribute_default(*declared));
+    } else {
+      *wrong = "no attribute " + quote(name);
+      return false;
+    }
+  }
+  if (found == given.size()) return true;
+  for (const auto& entry : given) {
+    bool known = false;
+    for (const char* const* declared = kernel.attributes; *declared; declared++) {
+      known = known || attribute_name(*declared) == entry.first;
+    }
+    if (!known) *wrong = "an unknown attribute " + quote(entry.first);
+  }
+  return false;
+}
+
+SessionOptions resolve_options(const Model& model, const ark_session_options* options) {
+  ark_session_options given{};
+  if (options) given = *options;
+  const Manifest& manifest = model.manifest();
+  if (given.context < 0 || given.context > manifest.context) {
+    fail(ARK_INVALID_ARGUMENT, "a context of " + std::to_string(given.context) + " tokens",
+         "1 to " + std::to_string(manifest.context) + ", what the bundle was compiled for",
+         "compile with a larger --context");
+  }
+  if (given.threads < 0 || given.threads > 1024) {
+    bad_option(std::to_string(given.threads) + " threads", "0 (one per core) to 1024");
+  }
+  if (given.kv_type != ARK_KV_F16 && given.kv_type != ARK_KV_F32) {
+    bad_option("KV cache type " + std::to_string(given.kv_type), "0 (fp16) or 1 (fp32)");
+  }
+  if (given.activations != ARK_ACTIVATIONS_INT8 && given.activations != ARK_ACTIVATIONS_F32) {
+    bad_option("activations " + std::to_string(given.activations), "0 (int8) or 1 (fp32)");
+  }
+  return {given.context ? given.context : manifest.context,
+          given.threads ? given.threads : ThreadPool::available_cores(),
+          given.kv_type == ARK_KV_F16 ? DType::f16 : DType::f32, given.activations,
+          choose_isa(given.isa)};
+}
+
+CacheShape cache_shape(const PlanCache& cache, const SessionOptions& options) {
+  int64_t positions = options.context;
+  if (cache.kind == CacheKind::compressed) {
+    int64_t capacity = round_up(options.context, kBlock);
+    positions = capacity < cache.window ? 1 : (capacity - cache.window) / cache.stride + 1;
+  }
+  int64_t blocks = (positions + kBlock - 1) / kBlock;
+  CacheShape shape{{cache.kv_heads, blocks, cache.head_dim, kBlock}, 4, 0};
+  if (cache.kind == CacheKind::value) {
+    shape = {{cache.kv_heads, blocks * kBlock, cache.head_dim, 1}, 3, 0};
+  }
+  // Heads and their size are below 2^17, so only the context can make this overflow.
+  int64_t head_bytes =
+      cache.kv_heads * cache.head_dim * kBlock * dtype_bits(options.cache_dtype) / 8;
+  if (!checked_multiply(head_bytes, blocks, &shape.bytes)) {
+    fail(ARK_OUT_OF_MEMORY, "a cache beyond 2^63 bytes", "a smaller context", "");
+  }
+  return shape;
+}
+
+BoundPlan bind(const Model& model, const SessionOptions& options, const BoundMemory& memory) {
+  BoundPlan bound;
+  Binder binder(model, options, memory);
+  binder.bind_list(model.plan().body, model.plan().chunk, &bound.body);
+  binder.bind_list(model.plan().head, model.plan().output_rows, &bound.head);
+  bound.scratch_bytes = binder.scratch();
+  return bound;
+}
+
+}  // namespace ark

@@ -1,0 +1,109 @@
+#include "model.h"
+
+#include <sys/stat.h>
+
+#include <cstdio>
+#include <memory>
+#include <utility>
+
+#include "bind.h"
+#include "crc32c.h"
+#include "error.h"
+#include "sha256.h"
+#include "thread_pool.h"
+
+namespace ark {
+namespace {
+
+constexpr const char* kAgain = "copy or compile the bundle again";
+
+MappedFile open_part(const std::string& folder, const std::string& name) {
+  try {
+    return MappedFile(folder + "/" + name);
+  } catch (const Error& error) {
+    if (error.status() != ARK_NOT_FOUND) throw;
+    fail(ARK_DAMAGED_BUNDLE, quote(folder) + " holds no " + quote(name), "that file", kAgain);
+  }
+}
+
+MappedFile open_manifest(const std::string& folder) {
+  struct stat status;
+  if (stat(folder.c_str(), &status) != 0) {
+    fail(ARK_NOT_FOUND, "no bundle at " + quote(folder), "a bundle folder", "check the path");
+  }
+  if (!S_ISDIR(status.st_mode)) {
+    fail(ARK_INVALID_BUNDLE, quote(folder) + " is not a folder", "a bundle folder", "");
+  }
+  if (stat((folder + "/manifest.json").c_str(), &status) != 0) {
+    fail(ARK_INVALID_BUNDLE, quote(folder) + " holds no manifest.json", "a bundle folder",
+         "compile one with: arkinfer compile");
+  }
+  MappedFile manifest = open_part(folder, "manifest.json");
+  MappedFile digest = open_part(folder, "DIGEST");
+  std::string expected = sha256_hex(manifest.data(), manifest.size()) + "\n";
+  if (std::string(digest.data() ? digest.data() : "", digest.size()) != expected) {
+    fail(ARK_DAMAGED_BUNDLE, "manifest.json does not match DIGEST", "the SHA-256 in DIGEST",
+         kAgain);
+  }
+  return manifest;
+}
+
+}  // namespace
+
+MappedFile Model::open_listed(const std::string& folder, const ManifestFile& entry, bool check) {
+  MappedFile file = open_part(folder, entry.name);
+  if (file.size() != static_cast<uint64_t>(entry.bytes)) {
+    fail(ARK_DAMAGED_BUNDLE, quote(entry.name) + " has " + std::to_string(file.size()) + " bytes",
+         std::to_string(entry.bytes), kAgain);
+  }
+  if (!check) return file;
+  file.prefetch();
+  constexpr size_t kWorthThreads = size_t{4} << 20;
+  ThreadPool pool(file.size() < kWorthThreads ? 1 : ThreadPool::available_cores());
+  uint32_t found = bundle_checksum(file.data(), file.size(), pool.parallel());
+  if (found != entry.crc32c) {
+    char text[64];
+    std::snprintf(text, sizeof(text), "0x%08x; expected 0x%08x", found, entry.crc32c);
+    fail(ARK_DAMAGED_BUNDLE, quote(entry.name) + " has checksum " + text, "", kAgain);
+  }
+  return file;
+}
+
+Model::Model(const std::string& path, bool skip_checksum) {
+  {
+    MappedFile manifest = open_manifest(path);
+    manifest_ = parse_manifest(manifest.data(), manifest.size());
+  }
+  MappedFile plan;
+  for (const ManifestFile& entry : manifest_.files) {
+    bool small = entry.name == "plan.json" || entry.name == "vocabulary.bin";
+    MappedFile file = open_listed(path, entry, small || !skip_checksum);
+    if (entry.name == "plan.json") plan = std::move(file);
+    if (entry.name == "weights.bin") weights_ = std::move(file);
+    if (entry.name == "vocabulary.bin") vocabulary_ = Vocabulary(std::move(file));
+  }
+  if (!manifest_.file("plan.json")) return;
+  if (!manifest_.file("weights.bin")) {
+    fail(ARK_INVALID_BUNDLE, "manifest.json: files lists plan.json without weights.bin", "both",
+         "compile the bundle again");
+  }
+  plan_ = parse_plan(plan.data(), plan.size(),
+                     {static_cast<int64_t>(weights_.size()), manifest_.vocab_size, manifest_.layers,
+                      manifest_.kv_heads, manifest_.chunk});
+  has_plan_ = true;
+  weights_.prefetch();
+  // A first binding without memory, so that a bad plan is refused here and not by a session.
+  bind(*this, resolve_options(*this, nullptr), {});
+}
+
+const Plan& Model::plan() const {
+  if (!has_plan_) {
+    fail(ARK_INVALID_ARGUMENT,
+         "this bundle was compiled for the backend " + quote(manifest_.backend) +
+             ", which has no native plan",
+         "a bundle of the cpu backend", "compile with: arkinfer compile --target cpu");
+  }
+  return plan_;
+}
+
+}  // namespace ark

@@ -1,0 +1,39 @@
+// A bundle folder, checked and mapped; shared by its sessions and never changed.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "manifest.h"
+#include "mapped_file.h"
+#include "plan.h"
+#include "vocabulary.h"
+
+namespace ark {
+
+class Model {
+ public:
+  // Raises ARK_NOT_FOUND, ARK_DAMAGED_BUNDLE, ARK_INVALID_BUNDLE or ARK_BUNDLE_VERSION.
+  // skip_checksum leaves out the checksums of everything but plan.json and vocabulary.bin.
+  explicit Model(const std::string& path, bool skip_checksum = false);
+
+  const Manifest& manifest() const { return manifest_; }
+  const Vocabulary& vocabulary() const { return vocabulary_; }
+  // False for a bundle of a backend whose executor is not native: it has no plan.
+  bool has_plan() const { return has_plan_; }
+  // Raises ARK_INVALID_ARGUMENT when there is none.
+  const Plan& plan() const;
+  const char* weights() const { return weights_.data(); }
+  size_t weights_bytes() const { return weights_.size(); }
+
+ private:
+  MappedFile open_listed(const std::string& folder, const ManifestFile& entry, bool check);
+
+  Manifest manifest_;
+  MappedFile weights_;
+  Vocabulary vocabulary_;
+  Plan plan_{};
+  bool has_plan_ = false;
+};
+
+}  // namespace ark

@@ -1,0 +1,252 @@
+#include "session.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "error.h"
+
+namespace ark {
+namespace {
+
+constexpr int64_t kAlignment = 64;
+constexpr int64_t kBlock = 64;
+// Large pages are asked for only where a head's own part of a cache spans several of them, so that
+// an almost empty cache stays almost free.
+constexpr int64_t kHugeHead = int64_t{4} << 20;
+
+int64_t arena_bytes(const Plan& plan, int64_t scratch) {
+  return round_up(plan.arena_bytes, kAlignment) + scratch;
+}
+
+// One append, rollback or trace change at a time; a second thread is told so.
+class Busy {
+ public:
+  explicit Busy(std::atomic<bool>* flag) : flag_(flag) {
+    if (flag_->exchange(true)) {
+      fail(ARK_INVALID_ARGUMENT, "the session is in use by another thread", "one call at a time",
+           "make a session per thread");
+    }
+  }
+  ~Busy() { flag_->store(false); }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+
+ private:
+  std::atomic<bool>* flag_;
+};
+
+}  // namespace
+
+MemoryPlan plan_memory(const Model& model, const SessionOptions& options) {
+  MemoryPlan memory;
+  const Plan& plan = model.plan();
+  for (const PlanCache& cache : plan.caches) {
+    int64_t bytes = cache_shape(cache, options).bytes;
+    (cache.kind == CacheKind::compressed ? memory.compressed_keys : memory.kv_cache) += bytes;
+  }
+  memory.weights = static_cast<int64_t>(model.weights_bytes());
+  memory.arena = arena_bytes(plan, bind(model, options, {}).scratch_bytes);
+  memory.tokenizer = static_cast<int64_t>(model.vocabulary().file_bytes());
+  return memory;
+}
+
+Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options)
+    : model_(std::move(model)), options_(options), pool_(options.threads) {
+  const Plan& plan = model_->plan();
+  int64_t scratch = bind(*model_, options_, {}).scratch_bytes;
+  BoundMemory memory;
+  for (const PlanCache& cache : plan.caches) {
+    int64_t bytes = cache_shape(cache, options_).bytes;
+    caches_.emplace_back(static_cast<size_t>(bytes), "KV cache",
+                         bytes / cache.kv_heads >= kHugeHead);
+    memory.caches.push_back(caches_.back().data());
+  }
+  arena_ = Region(static_cast<size_t>(arena_bytes(plan, scratch)), "activations", true);
+  memory.arena = arena_.data();
+  scratch_ = arena_.data() + round_up(plan.arena_bytes, kAlignment);
+  bound_ = bind(*model_, options_, memory);
+
+  id_limit_ = model_->manifest().vocab_size;
+  kept_.resize(static_cast<size_t>(model_->manifest().layers));
+  for (const PlanStep& step : plan.body) {
+    const PlanOperand* codes = step.operand("ids") ? step.operand("codes") : nullptr;
+    if (codes && codes->kind == PlanOperand::Kind::weight) {
+      id_limit_ = std::min(id_limit_, plan.weights[codes->index].shape[0]);
+    }
+    if (step.keep_operand < 0) continue;
+    const PlanOperand& operand = step.operands[static_cast<size_t>(step.keep_operand)];
+    Kept& kept = kept_[static_cast<size_t>(step.keep_layer)];
+    kept.present = true;
+    kept.block_size = std::max<int64_t>(
+        1, static_cast<int64_t>(std::min(step.attribute("block_size", kBlock), 1048576.0)));
+    kept.row.assign(static_cast<size_t>(operand.columns), 0);
+  }
+}
+
+int64_t Session::allocated_bytes() const {
+  size_t bytes = arena_.size();
+  for (const Region& cache : caches_) bytes += cache.size();
+  return static_cast<int64_t>(bytes);
+}
+
+void Session::set_trace(ark_trace_fn trace, void* user) {
+  Busy busy(&busy_);
+  trace_ = trace;
+  trace_user_ = user;
+}
+
+void Session::check_tokens(const int32_t* tokens, size_t n) const {
+  int64_t length = this->length();
+  if (n == 0) fail(ARK_INVALID_ARGUMENT, "no tokens to append", "at least one", "");
+  if (n > static_cast<size_t>(options_.context - length)) {
+    fail(ARK_CONTEXT_OVERFLOW,
+         std::to_string(n) + " tokens after " + std::to_string(length) + " in a context of " +
+             std::to_string(options_.context),
+         "at most " + std::to_string(options_.context - length),
+         "shorten the prompt or load with a larger context");
+  }
+  for (size_t i = 0; i < n; i++) {
+    if (tokens[i] < 0 || tokens[i] >= id_limit_) {
+      fail(ARK_INVALID_ARGUMENT, "token id " + std::to_string(tokens[i]),
+           "0 to " + std::to_string(id_limit_ - 1), "");
+    }
+  }
+}
+
+void Session::append(const int32_t* tokens, size_t n, bool all_logits, float* logits) {
+  Busy busy(&busy_);
+  check_tokens(tokens, n);
+  const Plan& plan = model_->plan();
+  const int64_t before = length();
+  const auto count = static_cast<int64_t>(n);
+  const auto vocab = static_cast<int64_t>(model_->manifest().vocab_size);
+  kept_length_ = 0;
+  try {
+    for (int64_t done = 0; done < count;) {
+      int64_t rows = std::min(plan.chunk, count - done);
+      run_chunk(tokens + done, rows, before + count);
+      if (logits && all_logits) {
+        for (int64_t row = 0; row < rows; row += plan.output_rows) {
+          run_head(row, std::min(plan.output_rows, rows - row), logits + (done + row) * vocab);
+        }
+      } else if (logits && done + rows == count) {
+        run_head(rows - 1, 1, logits);
+      }
+      done += rows;
+      length_.store(before + done, std::memory_order_relaxed);
+    }
+  } catch (...) {
+    length_.store(before, std::memory_order_relaxed);
+    throw;
+  }
+  kept_length_ = before + count;
+}
+
+void Session::run_chunk(const int32_t* tokens, int64_t n, int64_t total) {
+  std::memcpy(buffer(model_->plan().token_ids), tokens, static_cast<size_t>(n) * sizeof(int32_t));
+  run_steps(&bound_.body, n, total);
+}
+
+void Session::run_head(int64_t first_row, int64_t rows, float* logits) {
+  const Plan& plan = model_->plan();
+  auto row_bytes = static_cast<size_t>(plan.buffers[plan.head_input].columns) * sizeof(float);
+  std::memcpy(buffer(plan.head_rows),
+              buffer(plan.head_input) + static_cast<size_t>(first_row) * row_bytes,
+              static_cast<size_t>(rows) * row_bytes);
+  run_steps(&bound_.head, rows, length() + first_row + rows);
+  std::memcpy(logits, buffer(plan.logits),
+              static_cast<size_t>(rows * plan.buffers[plan.logits].columns) * sizeof(float));
+}
+
+void Session::run_steps(std::vector<BoundStep>* steps, int64_t rows, int64_t total) {
+  Call call{};
+  call.tokens = rows;
+  call.past = length();
+  call.total = total;
+  call.parallel = pool_.parallel();
+  call.scratch = scratch_;
+  for (BoundStep& step : *steps) {
+    if (cancelled()) fail(ARK_CANCELLED, "the append was cancelled", "", "");
+    for (size_t i = 0; i < step.operands.size(); i++) {
+      if (step.moving_rows[i]) step.operands[i].shape[0] = rows;
+    }
+    call.operands = step.operands.data();
+    call.attributes = step.attributes.data();
+    if (trace_) {
+      auto start = std::chrono::steady_clock::now();
+      step.kernel->run(call);
+      std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+      report(step, rows, passed.count());
+    } else {
+      step.kernel->run(call);
+    }
+    if (step.keep >= 0) keep_row(step, rows);
+  }
+}
+
+void Session::report(const BoundStep& step, int64_t rows, double seconds) const {
+  const float* values = nullptr;
+  size_t columns = 0;
+  size_t stride = 0;
+  size_t shown = 0;
+  if (step.output >= 0) {
+    const Operand& output = step.operands[static_cast<size_t>(step.output)];
+    if (output.data && output.dtype == DType::f32 && output.rank == 2) {
+      values = static_cast<const float*>(output.data);
+      shown = static_cast<size_t>(std::min(rows, output.shape[0]));
+      columns = static_cast<size_t>(output.shape[1]);
+      stride = static_cast<size_t>(output.stride);
+    }
+  }
+  trace_(trace_user_, step.plan->kernel.c_str(), step.plan->stage.c_str(), seconds, values, shown,
+         columns, stride);
+}
+
+void Session::keep_row(const BoundStep& step, int64_t rows) {
+  const Operand& operand = step.operands[static_cast<size_t>(step.keep)];
+  const auto* data = static_cast<const int32_t*>(operand.data) + (rows - 1) * operand.stride;
+  std::vector<int32_t>& row = kept_[static_cast<size_t>(step.plan->keep_layer)].row;
+  std::copy(data, data + row.size(), row.begin());
+}
+
+void Session::rollback(size_t length) {
+  Busy busy(&busy_);
+  if (length > static_cast<size_t>(this->length())) {
+    fail(ARK_INVALID_ARGUMENT, "rollback to length " + std::to_string(length),
+         "at most the session's " + std::to_string(this->length()), "");
+  }
+  // Caches need no change: every position is written again before it is read.
+  length_.store(static_cast<int64_t>(length), std::memory_order_relaxed);
+}
+
+std::vector<int32_t> Session::selected_blocks(int32_t layer, int32_t kv_head) const {
+  const Manifest& manifest = model_->manifest();
+  if (layer < 0 || layer >= manifest.layers || kv_head < 0 || kv_head >= manifest.kv_heads) {
+    fail(ARK_INVALID_ARGUMENT,
+         "layer " + std::to_string(layer) + ", key-value head " + std::to_string(kv_head),
+         "below " + std::to_string(manifest.layers) + " and " + std::to_string(manifest.kv_heads),
+         "");
+  }
+  if (kept_length_ == 0) {
+    fail(ARK_INVALID_ARGUMENT, "no token has been appended", "an append before this call", "");
+  }
+  const Kept& kept = kept_[static_cast<size_t>(layer)];
+  std::vector<int32_t> blocks;
+  if (kept.present) {
+    size_t width = kept.row.size() / static_cast<size_t>(manifest.kv_heads);
+    const int32_t* part = kept.row.data() + width * static_cast<size_t>(kv_head);
+    if (part[0] >= 0) {
+      size_t count = std::min(static_cast<size_t>(part[0]), width - 1);
+      blocks.assign(part + 1, part + 1 + count);
+      return blocks;
+    }
+  }
+  for (int64_t block = 0; block * kept.block_size < kept_length_; block++) {
+    blocks.push_back(static_cast<int32_t>(block));
+  }
+  return blocks;
+}
+
+}  // namespace ark

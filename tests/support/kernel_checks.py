@@ -1,0 +1,522 @@
+"""Random calls of every kernel with what must come out: shared by all platforms' kernel tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from arkinfer.config import SparseConfig
+from arkinfer.kernels.attention.reference import attention
+from arkinfer.kernels.block_sparse_attention.reference import block_sparse_attention
+from arkinfer.kernels.compress_keys.reference import compress_keys
+from arkinfer.kernels.embed.reference import embed
+from arkinfer.kernels.matmul.reference import matmul, quantize_activations
+from arkinfer.kernels.rms_norm.reference import rms_norm
+from arkinfer.kernels.rope.reference import rope
+from arkinfer.kernels.rope_table.reference import rope_table
+from arkinfer.kernels.select_blocks.reference import Selection, select_blocks
+from arkinfer.kernels.swiglu.reference import swiglu
+from tests.support import packing
+from tests.support.kernel_runner import Call, Runner
+
+Array = NDArray[Any]
+Results = dict[str, Array]
+FLOAT_TYPES = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
+CACHE_TYPES = {"f32": np.float32, "f16": np.float16}
+
+
+@dataclass
+class Check:
+    """A call and the test of its results."""
+
+    call: Call
+    verify: Callable[[Results], None]
+
+
+def run_checks(
+    runner: Runner, checks: Iterable[Check], isas: Iterable[str], threads: Iterable[int] = (1, 2)
+) -> None:
+    """Run every check with every kernel set; all thread counts must give the same bits."""
+    for check in checks:
+        for isa in isas:
+            results = runner.run([(check.call, isa, count) for count in threads])
+            for other in results[1:]:
+                for name, data in results[0].items():
+                    assert data.tobytes() == other[name].tobytes(), f"{check.call.kernel} {isa}"
+            try:
+                check.verify(results[0])
+            except AssertionError as error:
+                place = f"{check.call.kernel} {isa} {check.call.attributes}"
+                raise AssertionError(f"{place}: {error}") from error
+
+
+def close(actual: Array, expected: Array, tolerance: Array | float) -> None:
+    """Assert |actual - expected| <= tolerance everywhere."""
+    error = np.abs(np.asarray(actual, np.float64) - expected)
+    worst = np.unravel_index(np.argmax(error - tolerance), error.shape) if error.size else None
+    assert error.size == 0 or bool((error <= tolerance).all()), (
+        f"at {worst}: {actual[worst]} is not {expected[worst]} (tolerance {np.max(tolerance)})"
+    )
+
+
+# ---- weights ------------------------------------------------------------------------------
+
+
+@dataclass
+class Weight:
+    """A random weight: its values, a bound of what kernels add up for it, and its operands."""
+
+    values: Array
+    magnitude: Array
+    group: int
+    quantized: bool
+    parts: list[tuple[str, Array, str, tuple[int, ...]] | None]
+
+    def add_to(self, call: Call) -> None:
+        for part in self.parts:
+            if part is None:
+                call.skip()
+            else:
+                name, data, dtype, shape = part
+                call.add(name, data, dtype, shape)
+
+
+def random_weight(
+    rng: np.random.Generator, outputs: int, inputs: int, kind: str, group: int = 32
+) -> Weight:
+    """``kind`` is a float type, or bits, offset and scale type such as "u4 zero f16"."""
+    shape = (outputs, inputs)
+    if kind in FLOAT_TYPES:
+        values = rng.standard_normal(shape).astype(FLOAT_TYPES[kind])
+        exact = values.astype(np.float64)
+        codes = ("codes", packing.panels(values), kind, shape)
+        return Weight(exact, np.abs(exact), inputs, False, [codes, None, None])
+    dtype, offset, scale_type = kind.split()
+    most = 15 if dtype == "u4" else 255
+    scale_dtype = CACHE_TYPES[scale_type]
+    groups = (outputs, inputs // group)
+    codes_array = rng.integers(0, most + 1, shape).astype(np.uint8)
+    scales = (rng.uniform(0.5, 2.0, groups) / most).astype(scale_dtype)
+    wide = np.repeat(scales.astype(np.float64), group, axis=1)
+    offsets: Array | None = None
+    if offset == "zero":
+        zeros = rng.integers(0, most + 1, groups)
+        values = wide * (codes_array - np.repeat(zeros, group, axis=1).astype(np.float64))
+        offsets = zeros.astype(np.uint8) if dtype == "u4" else (zeros - 128).astype(np.int8)
+    elif offset == "minimum":
+        offsets = rng.standard_normal(groups).astype(scale_dtype)
+        values = wide * codes_array + np.repeat(offsets.astype(np.float64), group, axis=1)
+    else:
+        values = wide * (codes_array.astype(np.float64) - (most + 1) // 2)
+    magnitude = wide * most + np.abs(values)
+    packed = packing.codes4(codes_array) if dtype == "u4" else packing.codes8(codes_array)
+    parts: list[tuple[str, Array, str, tuple[int, ...]] | None] = [
+        ("codes", packed, dtype, shape),
+        ("scales", packing.panels(scales), scale_type, groups),
+        None,
+    ]
+    if offsets is not None:
+        offset_type = {"uint8": "u8", "int8": "i8"}.get(offsets.dtype.name, scale_type)
+        parts[2] = ("offsets", packing.panels(offsets), offset_type, groups)
+    return Weight(values, magnitude, group, True, parts)
+
+
+WEIGHT_KINDS = list(FLOAT_TYPES) + [
+    f"{dtype} {offset} {scale}"
+    for dtype in ("u4", "i8")
+    for offset in ("symmetric", "zero", "minimum")
+    for scale in ("f16", "f32")
+]
+
+
+def check_matmul(
+    rng: np.random.Generator,
+    weight: Weight,
+    tokens: int,
+    activations: int,
+    residual: str = "none",
+    scale: float = 1.0,
+) -> Check:
+    """``residual``: "none", "apart", or "in place" (the memory of y)."""
+    outputs, inputs = weight.values.shape
+    call = Call("matmul", tokens, attributes={"scale": scale, "activations": activations})
+    wide = rng.standard_normal((tokens, inputs + 5)).astype(np.float32)
+    wide *= np.exp(rng.standard_normal((tokens, inputs + 5))).astype(np.float32)
+    x = wide[:, 3 : 3 + inputs]
+    start = rng.standard_normal((tokens, outputs + 7)).astype(np.float32)
+    other = rng.standard_normal((tokens, outputs)).astype(np.float32)
+    call.buffers["wide"] = wide
+    call.buffers["out"] = start
+    call.view("wide", 3, inputs)
+    weight.add_to(call)
+    if residual == "apart":
+        call.add("other", other)
+    elif residual == "in place":
+        call.view("out", 4, outputs)
+    else:
+        call.skip()
+    call.view("out", 4, outputs)
+    added = {"none": None, "apart": other, "in place": start[:, 4 : 4 + outputs]}[residual]
+    quantized = weight.quantized and activations == 0
+    used = quantize_activations(x, weight.group) if quantized else x
+    expected = matmul(used, weight.values, added, scale)
+    # Rounding of fp32 sums, relative to the sum of magnitudes: blocks of 128 and then the blocks.
+    tolerance = 1e-6 * abs(scale) * (np.abs(used).astype(np.float64) @ weight.magnitude.T) + 1e-6
+
+    def verify(results: Results) -> None:
+        close(results["out"][:, 4 : 4 + outputs], expected, tolerance)
+        untouched = np.ones(outputs + 7, bool)
+        untouched[4 : 4 + outputs] = False
+        assert np.array_equal(results["out"][:, untouched], start[:, untouched])
+
+    return Check(call, verify)
+
+
+def check_embed(rng: np.random.Generator, weight: Weight, tokens: int, scale: float) -> Check:
+    vocabulary, hidden = weight.values.shape
+    ids = rng.integers(0, vocabulary, (tokens, 1)).astype(np.int32)
+    call = Call("embed", tokens, attributes={"scale": scale}).add("ids", ids)
+    weight.add_to(call)
+    call.add("y", np.zeros((tokens, hidden), np.float32))
+    expected = embed(ids[:, 0], weight.values, scale)
+    tolerance = 4e-7 * abs(scale) * embed(ids[:, 0], weight.magnitude) + 1e-7
+    return Check(call, lambda results: close(results["y"], expected, tolerance))
+
+
+# ---- elementwise --------------------------------------------------------------------------
+
+
+def check_rms_norm(rng: np.random.Generator, tokens: int, hidden: int) -> Check:
+    x = (rng.standard_normal((tokens, hidden)) * 3).astype(np.float32)
+    weight = rng.standard_normal(hidden).astype(np.float32)
+    call = Call("rms_norm", tokens, attributes={"epsilon": 1e-5}).add("x", x).add("weight", weight)
+    call.add("y", np.zeros_like(x))
+    expected = rms_norm(x, weight, 1e-5)
+    return Check(
+        call, lambda results: close(results["y"], expected, 2e-6 * np.abs(expected) + 1e-7)
+    )
+
+
+def check_swiglu(rng: np.random.Generator, tokens: int, columns: int) -> Check:
+    both = (rng.standard_normal((tokens, 2 * columns)) * 20).astype(np.float32)
+    both[0, 0] = 3000.0
+    both[-1, columns - 1] = -3000.0
+    call = Call("swiglu", tokens, buffers={"both": both})
+    call.view("both", 0, columns).view("both", columns, columns)
+    call.add("y", np.zeros((tokens, columns), np.float32))
+    expected = swiglu(both[:, :columns], both[:, columns:])
+    # exp(-gate) is clamped at e^88: what is smaller than that times up vanishes.
+    return Check(
+        call, lambda results: close(results["y"], expected, 1e-6 * np.abs(expected) + 1e-30)
+    )
+
+
+def check_rope_table(
+    rng: np.random.Generator, tokens: int, head_dim: int, past: int, total: int, original_max: int
+) -> Check:
+    short = (10000.0 ** -(np.arange(head_dim // 2) * 2 / head_dim)).astype(np.float32)
+    long = (short / rng.uniform(1, 30, head_dim // 2)).astype(np.float32)
+    attributes = {"original_max": original_max, "attention_factor": 1.25}
+    call = Call("rope_table", tokens, past, total, attributes).add("short", short)
+    call.add("long", long).add("y", np.zeros((tokens, head_dim), np.float32))
+    expected = rope_table(past, tokens, total, short, long, original_max, 1.25)
+    return Check(call, lambda results: close(results["y"], expected, 3e-7))
+
+
+def check_rope(rng: np.random.Generator, tokens: int, heads: int, head_dim: int) -> Check:
+    buffer = rng.standard_normal((tokens, heads * head_dim + 3)).astype(np.float32)
+    table = rng.uniform(-1, 1, (tokens, head_dim)).astype(np.float32)
+    call = Call("rope", tokens, attributes={"head_dim": head_dim}, buffers={"x": buffer})
+    call.view("x", 2, heads * head_dim).add("table", table)
+    expected = buffer.astype(np.float64)
+    inside = slice(2, 2 + heads * head_dim)
+    expected[:, inside] = rope(buffer[:, inside], table, head_dim)
+    return Check(call, lambda results: close(results["x"], expected, 1e-6))
+
+
+# ---- caches -------------------------------------------------------------------------------
+
+
+def check_cache_append(
+    rng: np.random.Generator, tokens: int, past: int, kv_heads: int, head_dim: int, dtype: str
+) -> Check:
+    kind = CACHE_TYPES[dtype]
+    blocks = -(-(past + tokens) // 64)
+    keys, values = rng.standard_normal((2, kv_heads, past + tokens, head_dim)).astype(kind)
+    new = rng.standard_normal((2, tokens, kv_heads * head_dim)).astype(np.float32)
+    # Halves that round to even, overflow and underflow.
+    new[:, 0, 0] = (1.0 + 2.0**-11, 70000.0)
+    new[:, -1, -1] = (3e-8, -1e-9)
+    call = Call("cache_append", tokens, past)
+    call.add("k", new[0]).add("v", new[1])
+    call.add("key", packing.key_cache(keys, blocks, 7.0))
+    call.add("value", packing.value_cache(values, blocks, 7.0))
+    with np.errstate(over="ignore"):
+        rounded = new.astype(kind).reshape(2, tokens, kv_heads, head_dim).transpose(0, 2, 1, 3)
+    keys[:, past:], values[:, past:] = rounded
+
+    def verify(results: Results) -> None:
+        key_cache = packing.key_cache(keys, blocks, 7.0)
+        assert results["key"].tobytes() == key_cache.tobytes(), "keys differ"
+        value_cache = packing.value_cache(values, blocks, 7.0)
+        assert results["value"].tobytes() == value_cache.tobytes(), "values differ"
+
+    return Check(call, verify)
+
+
+def check_compress_keys(
+    rng: np.random.Generator,
+    tokens: int,
+    past: int,
+    kv_heads: int,
+    head_dim: int,
+    dtype: str,
+    window: int = 32,
+    stride: int = 16,
+) -> Check:
+    kind = CACHE_TYPES[dtype]
+    blocks = -(-(past + tokens) // 64)
+    keys = rng.standard_normal((kv_heads, past + tokens, head_dim)).astype(kind)
+    expected = compress_keys(keys, window, stride)
+    before = compress_keys(keys[:, :past], window, stride).shape[1]
+    out_blocks = -(-max(1, expected.shape[1]) // 64)
+    call = Call("compress_keys", tokens, past, attributes={"window": window, "stride": stride})
+    call.add("key", packing.key_cache(keys, blocks))
+    call.add("out", packing.key_cache(np.zeros((kv_heads, 0, head_dim), kind), out_blocks, 9.0))
+    # Half a unit in the last place of the stored type, and the rounding of the sum.
+    step = 2.0**-11 if dtype == "f16" else 1e-6
+
+    def verify(results: Results) -> None:
+        actual = packing.cached_keys(results["out"], out_blocks * 64).astype(np.float64)
+        windows = expected[:, before:]
+        count = expected.shape[1]
+        close(actual[:, before:count], windows, 1.01 * step * np.abs(windows) + 1e-6)
+        assert (actual[:, :before] == 9).all() and (actual[:, count:] == 9).all()
+
+    return Check(call, verify)
+
+
+# ---- attention ----------------------------------------------------------------------------
+
+
+def _random_cache(
+    rng: np.random.Generator, kv_heads: int, length: int, head_dim: int, dtype: str
+) -> tuple[Array, Array]:
+    keys, values = rng.standard_normal((2, kv_heads, length, head_dim))
+    kind = CACHE_TYPES[dtype]
+    return keys.astype(kind), values.astype(kind)
+
+
+def _add_query(
+    call: Call, rng: np.random.Generator, tokens: int, heads: int, head_dim: int
+) -> Array:
+    wide = rng.standard_normal((tokens, heads * head_dim + 9)).astype(np.float32) * 2
+    call.buffers["q"] = wide
+    call.view("q", 5, heads * head_dim)
+    return wide[:, 5 : 5 + heads * head_dim].reshape(tokens, heads, head_dim)
+
+
+def check_attention(
+    rng: np.random.Generator,
+    tokens: int,
+    past: int,
+    kv_heads: int,
+    group: int,
+    head_dim: int,
+    dtype: str,
+) -> Check:
+    heads, length = kv_heads * group, past + tokens
+    blocks = -(-length // 64) + 1
+    keys, values = _random_cache(rng, kv_heads, length, head_dim, dtype)
+    scale = head_dim**-0.5
+    call = Call("attention", tokens, past, attributes={"heads": heads, "scale": scale})
+    q = _add_query(call, rng, tokens, heads, head_dim)
+    # What lies beyond the sequence is NaN: reading it would show.
+    call.add("key", packing.key_cache(keys, blocks)).add("value", packing.value_cache(values, blocks))
+    call.add("y", np.zeros((tokens, heads * head_dim), np.float32))
+    expected = attention(q, keys, values, past, scale).reshape(tokens, -1)
+    return Check(call, lambda results: close(results["y"], expected, 2e-5))
+
+
+def block_rows(masks: list[list[list[int] | None]], most: int) -> Array:
+    """masks[token][kv head]: chosen blocks, or None for a dense row -> i32 [tokens, columns]."""
+    rows = np.full((len(masks), len(masks[0]), 1 + most), -1, np.int32)
+    for t, heads in enumerate(masks):
+        for h, chosen in enumerate(heads):
+            if chosen is not None:
+                rows[t, h, 0] = len(chosen)
+                rows[t, h, 1 : 1 + len(chosen)] = chosen
+    return rows.reshape(len(masks), -1)
+
+
+def check_block_sparse(
+    rng: np.random.Generator,
+    tokens: int,
+    past: int,
+    kv_heads: int,
+    group: int,
+    head_dim: int,
+    dtype: str,
+    block_size: int = 64,
+    most: int = 6,
+) -> Check:
+    heads, length = kv_heads * group, past + tokens
+    blocks = -(-length // 64) + 1
+    keys, values = _random_cache(rng, kv_heads, length, head_dim, dtype)
+    scale = head_dim**-0.5
+    mask = np.zeros((kv_heads, tokens, -(-length // block_size)), bool)
+    chosen: list[list[list[int] | None]] = []
+    for t in range(tokens):
+        chosen.append([])
+        for h in range(kv_heads):
+            causal = (past + t) // block_size + 1
+            if rng.random() < 0.2:
+                mask[h, t, :causal] = True
+                chosen[-1].append(None)
+                continue
+            picked = rng.permutation(causal)[: rng.integers(1, most + 1)]
+            mask[h, t, picked] = True
+            chosen[-1].append(sorted(int(b) for b in picked))
+    call = Call("block_sparse_attention", tokens, past)
+    call.attributes = {"heads": heads, "scale": scale, "block_size": block_size}
+    q = _add_query(call, rng, tokens, heads, head_dim)
+    call.add("key", packing.key_cache(keys, blocks)).add("value", packing.value_cache(values, blocks))
+    call.add("blocks", block_rows(chosen, most))
+    call.add("y", np.zeros((tokens, heads * head_dim), np.float32))
+    expected = block_sparse_attention(q, keys, values, mask, past, scale, block_size)
+    return Check(call, lambda results: close(results["y"], expected.reshape(tokens, -1), 2e-5))
+
+
+# ---- selection ----------------------------------------------------------------------------
+
+
+def mask_of(rows: Array, kv_heads: int, past: int, blocks: int, block_size: int) -> Array:
+    """What select_blocks wrote, as bool [kv_heads, tokens, blocks]; checks its form."""
+    tokens = rows.shape[0]
+    rows = rows.reshape(tokens, kv_heads, -1)
+    mask = np.zeros((kv_heads, tokens, blocks), bool)
+    for t in range(tokens):
+        causal = (past + t) // block_size + 1
+        for h in range(kv_heads):
+            count, chosen = rows[t, h, 0], rows[t, h, 1:]
+            if count < 0:
+                mask[h, t, :causal] = True
+                continue
+            assert (np.diff(chosen[:count]) > 0).all(), "block ids must ascend"
+            assert (chosen[count:] == -1).all()
+            assert count == 0 or (chosen[0] >= 0 and chosen[count - 1] < causal)
+            mask[h, t, chosen[:count]] = True
+    return mask
+
+
+def selection_call(
+    q: Array, keys: Array, past: int, sparse: SparseConfig, fine: Array, coarse: Array
+) -> Call:
+    """A call of select_blocks. q [tokens, heads, head_dim]; keys [kv, past + tokens, head_dim]."""
+    tokens, heads, head_dim = q.shape
+    kv_heads = keys.shape[0]
+    length = past + tokens
+    call = Call("select_blocks", tokens, past)
+    call.attributes = {
+        "heads": heads,
+        "scale": head_dim**-0.5,
+        "block_size": sparse.block_size,
+        "kernel_size": sparse.kernel_size,
+        "kernel_stride": sparse.kernel_stride,
+        "init_blocks": sparse.init_blocks,
+        "local_blocks": sparse.local_blocks,
+        "topk": sparse.topk,
+        "dense_len": sparse.dense_len,
+        "generation": 1 if sparse.generation == "B" else 0,
+        "exact_lse": 1 if sparse.lse == "exact" else 0,
+    }
+    capacity = -(-length // 64) * 64
+    call.add("q", q.reshape(tokens, -1).astype(np.float32))
+    for name, data, factor in (("fine", fine, 1), ("coarse", coarse, 4)):
+        size, stride = factor * sparse.kernel_size, factor * sparse.kernel_stride
+        windows = 1 if capacity < size else (capacity - size) // stride + 1
+        call.add(name, packing.key_cache(data, -(-windows // 64)))
+    call.add("y", np.zeros((tokens, kv_heads * (1 + sparse.max_blocks)), np.int32))
+    return call
+
+
+def check_selection(
+    q: Array,
+    keys: Array,
+    past: int,
+    sparse: SparseConfig,
+    inspect: Callable[[Selection, Array], None] | None = None,
+) -> Check:
+    """Blocks chosen from the means of ``keys`` must equal the reference's, ties apart."""
+    tokens, _, head_dim = q.shape
+    kv_heads, length, _ = keys.shape
+    assert length == past + tokens
+    size, stride = sparse.kernel_size, sparse.kernel_stride
+    fine = compress_keys(keys, size, stride).astype(keys.dtype)
+    coarse = compress_keys(keys, 4 * size, 4 * stride).astype(keys.dtype)
+    call = selection_call(q, keys, past, sparse, fine, coarse)
+    expected = select_blocks(q, fine, coarse, past, head_dim**-0.5, sparse)
+    blocks = expected.mask.shape[2]
+    # Scores are sums of products in fp32: their rounding grows with the products' magnitudes.
+    queries = np.abs(q.astype(np.float64)).reshape(tokens, kv_heads, -1, head_dim)
+    sums = np.einsum("tkgd,knd->tkgn", queries, np.abs(fine.astype(np.float64)))
+    tolerance = 1e-6 * (2 + head_dim**-0.5 * sums.max(initial=0))
+
+    def verify(results: Results) -> None:
+        actual = mask_of(results["y"], kv_heads, past, blocks, sparse.block_size)
+        dense_rows = results["y"].reshape(tokens, kv_heads, -1)[:, 0, 0] < 0
+        assert np.array_equal(dense_rows, expected.dense)
+        wrong = expected.disagreements(actual, tolerance)
+        assert not wrong.any(), f"rows {np.argwhere(wrong)[:4].tolist()} differ beyond ties"
+        if inspect:
+            inspect(expected, actual)
+
+    return Check(call, verify)
+
+
+def small_checks(seed: int, heavy: bool = True) -> list[Check]:
+    """A few calls of every kernel at odd sizes, for platforms where each call is slow."""
+    rng = np.random.default_rng(seed)
+    checks: list[Check] = []
+    for kind in WEIGHT_KINDS:
+        quantized = " " in kind
+        for tokens, activations in ((1, 0), (1, 1), (3, 0), (19, 1)):
+            group = int(rng.choice([16, 32, 64, 128])) if quantized else 0
+            inputs = 256 if quantized else int(rng.integers(1, 200))
+            weight = random_weight(rng, int(rng.integers(1, 60)), inputs, kind, group)
+            residual = ("none", "apart", "in place")[int(rng.integers(3))]
+            checks.append(check_matmul(rng, weight, tokens, activations, residual, 0.7))
+        weight = random_weight(rng, 37, 128, kind, 32)
+        checks.append(check_embed(rng, weight, 3, 12.0))
+    if heavy:
+        weight = random_weight(rng, 150, 4352, "u4 zero f16", 128)
+        checks.append(check_matmul(rng, weight, 140, 0))
+    checks += [check_rms_norm(rng, 2, n) for n in (1, 16, 37, 576)]
+    checks += [check_swiglu(rng, 2, n) for n in (1, 48, 4099)]
+    checks.append(check_rope_table(rng, 3, 64, 100, 103, 0))
+    checks.append(check_rope_table(rng, 3, 128, 131000, 131072, 65536))
+    checks += [check_rope(rng, 2, 3, d) for d in (2, 26, 128)]
+    for dtype in CACHE_TYPES:
+        checks.append(check_cache_append(rng, 70, 61, 2, 40, dtype))
+        checks.append(check_cache_append(rng, 1, 64, 3, 64, dtype))
+        checks.append(check_compress_keys(rng, 90, 100, 2, 24, dtype))
+        checks.append(check_compress_keys(rng, 90, 200, 1, 24, dtype, 128, 64))
+        checks.append(check_attention(rng, 1, 700, 2, 16, 128, dtype))
+        checks.append(check_attention(rng, 5, 130, 2, 3, 64, dtype))
+        checks.append(check_attention(rng, 66, 20, 1, 1, 20, dtype))
+        checks.append(check_block_sparse(rng, 1, 1000, 2, 16, 128, dtype))
+        checks.append(check_block_sparse(rng, 4, 600, 2, 2, 36, dtype))
+        checks.append(check_block_sparse(rng, 3, 40, 1, 1, 1, dtype, 4, 4))
+        for generation, lse in (("A", "exact"), ("B", "coarse")):
+            sparse = SparseConfig(
+                window_size=128, topk=4, dense_len=-1, generation=generation, lse=lse
+            )
+            keys = rng.standard_normal((2, 1300, 64)).astype(CACHE_TYPES[dtype])
+            q = rng.standard_normal((3, 8, 64)).astype(np.float32) * 2
+            checks.append(check_selection(q, keys, 1297, sparse))
+    return checks

@@ -1,0 +1,100 @@
+"""The memory table: exact sums, and refusals that name what fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from arkinfer import memory, system
+from arkinfer.config import SparseConfig
+from arkinfer.errors import InvalidOptionError, MemoryBudgetError
+from arkinfer.manifest import MemoryFacts
+from tests.support.manifests import CONFIG, MANIFEST
+
+GIB = 1 << 30
+# MiniCPM4-8B with 4-bit weights.
+EIGHT = replace(
+    MANIFEST,
+    model=replace(
+        CONFIG,
+        hidden_size=4096,
+        num_layers=32,
+        num_heads=32,
+        num_kv_heads=2,
+        head_dim=128,
+        sparse=SparseConfig(),
+    ),
+    context=131072,
+    memory=MemoryFacts(5 * GIB, {}, {}, 100 << 20, 10 << 20),
+)
+
+
+def test_eight_billion_at_128k() -> None:
+    table = memory.table(EIGHT)
+    assert table.kv_cache == 4 * GIB  # 32 KiB per token, from the model card's shape
+    # 8191 fine and 2047 coarse windows, rounded up to blocks of 64.
+    assert table.compressed_keys == (8192 + 2048) * 32 * 2 * 128 * 2
+    assert table.total == sum(table.rows.values())
+    assert memory.table(EIGHT, kv="fp32").kv_cache == 8 * GIB
+
+
+def test_blocks_of_64() -> None:
+    config = EIGHT.model
+    one = memory.kv_cache_bytes(config, 1, "fp16")
+    assert memory.kv_cache_bytes(config, 64, "fp16") == one
+    assert memory.kv_cache_bytes(config, 65, "fp16") == 2 * one
+    assert memory.compressed_key_bytes(replace(config, sparse=None), 4096, "fp16") == 0
+
+
+def test_context_range() -> None:
+    for context in (0, -1, 131073):
+        with pytest.raises(InvalidOptionError, match=f"context {context}"):
+            memory.table(EIGHT, context)
+
+
+@pytest.mark.parametrize("room", [6 * GIB, 7 * GIB, 8 * GIB + 12345])
+def test_largest_context_is_the_largest(room: int) -> None:
+    best = memory.largest_context(EIGHT, room)
+    assert 0 < best < EIGHT.context
+    fits, over = memory.table(EIGHT, best), memory.table(EIGHT, best + 1)
+    assert fits.total - fits.process <= room < over.total - over.process
+    with pytest.raises(MemoryBudgetError, match=f"largest context that fits is {best} tokens"):
+        memory.check(EIGHT, available=room)
+    assert memory.check(EIGHT, best, available=room) == fits
+
+
+def test_nothing_fits() -> None:
+    assert memory.largest_context(EIGHT, GIB) == 0
+    with pytest.raises(MemoryBudgetError, match="not even one token"):
+        memory.check(EIGHT, 1, available=GIB)
+
+
+def test_this_machine_answers() -> None:
+    assert 0 < system.available_memory() <= system.total_memory()
+
+
+def test_control_groups_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proc, groups = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text("MemTotal: 8000 kB\nMemAvailable: 6000 kB\n")
+    (proc / "self/cgroup").write_text("0::/a/b\n")
+    (groups / "a/b").mkdir(parents=True)
+    (groups / "a/memory.max").write_text("4096000\n")
+    (groups / "a/memory.current").write_text("3000000\n")
+    (groups / "a/memory.stat").write_text("anon 1\ninactive_file 2000000\n")
+    (groups / "a/b/memory.max").write_text("max\n")
+    monkeypatch.setattr(system, "_PROC", proc)
+    monkeypatch.setattr(system, "_CGROUP", groups)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert system.total_memory() == 4096000
+    assert system.available_memory() == 4096000 - 1000000
+    (proc / "self/cgroup").write_text("4:memory:/v1\n3:cpu:/x\n")
+    (groups / "memory/v1").mkdir(parents=True)
+    (groups / "memory/v1/memory.limit_in_bytes").write_text("2000000\n")
+    (groups / "memory/v1/memory.usage_in_bytes").write_text("500000\n")
+    assert system.total_memory() == 2000000
+    assert system.available_memory() == 1500000
+    (proc / "self/cgroup").write_text("0::/nowhere\n")
+    assert system.available_memory() == 6000 * 1024
