@@ -28,16 +28,16 @@ struct Attention {
   int64_t block_size;
   float scale;
   // What follows is derived.
-  int64_t group;          // query heads per kv head
+  int64_t group;  // query heads per kv head
   int64_t head_dim;
   int64_t padded;
-  int64_t most;           // blocks that a row of chosen can hold
-  int64_t tile_rows;      // query rows per tile
-  int64_t tiles;          // per kv head
-  int64_t segments;       // 0: a tile runs all its segments by itself
-  char* workspaces;       // one per thread
+  int64_t most;       // blocks that a row of chosen can hold
+  int64_t tile_rows;  // query rows per tile
+  int64_t tiles;      // per kv head
+  int64_t segments;   // 0: a tile runs all its segments by itself
+  char* workspaces;   // one per thread
   int64_t workspace_bytes;
-  float* partials;        // [kv_heads][tiles][segments][tile_rows][kLanes + padded]
+  float* partials;  // [kv_heads][tiles][segments][tile_rows][kLanes + padded]
 };
 
 inline const char* check_attention(const Call& call, const Operand& q, const Operand& key,
@@ -156,8 +156,7 @@ inline int64_t list_blocks(const Attention& a, const Place& p, Workspace* w, boo
   int64_t position = w->tile.position[p.rows - 1];
   *dense = true;
   if (!a.chosen) return position / kBlock + 1;
-  const int32_t* entries =
-      row<int32_t>(*a.chosen, p.first / a.group) + p.head * (1 + a.most);
+  const int32_t* entries = row<int32_t>(*a.chosen, p.first / a.group) + p.head * (1 + a.most);
   if (entries[0] < 0) return position / kBlock + 1;
   *dense = false;
   int64_t count = 0;
@@ -196,8 +195,8 @@ inline void attend_segment(const Attention& a, const Place& p, Workspace* w, boo
 }
 
 // Adds one segment's sums to a row's.
-inline void merge_row(float high, float total, const float* out, int64_t padded,
-                      float* merged_high, float* merged_total, float* merged) {
+inline void merge_row(float high, float total, const float* out, int64_t padded, float* merged_high,
+                      float* merged_total, float* merged) {
   if (high == -kInfinity) return;
   float top = high > *merged_high ? high : *merged_high;
   float keep = exp_one(*merged_high - top);
@@ -265,8 +264,7 @@ inline void run_segment(void* user, int64_t index, int32_t thread) {
     float* to = partial(a, index / a.segments, segment, r);
     to[0] = w.tile.high[r];
     to[1] = w.tile.total[r];
-    memcpy(to + kLanes, w.tile.out + r * a.padded,
-           static_cast<size_t>(a.padded) * sizeof(float));
+    memcpy(to + kLanes, w.tile.out + r * a.padded, static_cast<size_t>(a.padded) * sizeof(float));
   }
 }
 

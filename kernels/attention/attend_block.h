@@ -5,7 +5,7 @@
 
 ARK_KERNEL_BEGIN
 
-constexpr int64_t kBlock = 64;   // tokens per block of the caches
+constexpr int64_t kBlock = 64;    // tokens per block of the caches
 constexpr int64_t kRowTile = 32;  // query rows that share a converted block
 constexpr int kTile = 4;          // query rows in registers
 
@@ -13,15 +13,15 @@ constexpr int kTile = 4;          // query rows in registers
 struct RowTile {
   int64_t rows;
   int64_t head_dim;
-  int64_t padded;               // head_dim rounded up to whole vectors
-  float* q;                     // [rows][head_dim], times the softmax scale
-  int64_t position[kRowTile];   // of each row's token
-  float high[kRowTile];         // largest score
-  float total[kRowTile];        // sum of exp(score - high)
-  float* out;                   // [rows][padded], sum of exp(score - high) * value
-  float* scores;                // [kRowTile][64]
-  float* key_block;             // [head_dim][64] as fp32
-  float* value_block;           // [64][padded] as fp32
+  int64_t padded;              // head_dim rounded up to whole vectors
+  float* q;                    // [rows][head_dim], times the softmax scale
+  int64_t position[kRowTile];  // of each row's token
+  float high[kRowTile];        // largest score
+  float total[kRowTile];       // sum of exp(score - high)
+  float* out;                  // [rows][padded], sum of exp(score - high) * value
+  float* scores;               // [kRowTile][64]
+  float* key_block;            // [head_dim][64] as fp32
+  float* value_block;          // [64][padded] as fp32
 };
 
 // scores[r][t] = q[r] · key[t] for R rows and 64 tokens; keys are [head_dim][64].
@@ -58,7 +58,8 @@ inline void score_tile(const float* q, int64_t rows, int64_t head_dim, const T* 
   if (r < rows) score_rows<1>(q + r * head_dim, head_dim, keys, scores + r * kBlock);
 }
 
-// out[r] = factor[r] * out[r] + sum over tokens of weight[r][t] * value[t], C vectors of dimensions.
+// out[r] = factor[r] * out[r] + sum over tokens of weight[r][t] * value[t], C vectors of
+// dimensions.
 template <int R, int C, typename T>
 ARK_INLINE void gather_columns(const float* weights, const float* factors, const T* values,
                                int64_t tokens, int64_t width, float* out, int64_t padded) {
@@ -135,8 +136,8 @@ inline void score_block(const float* q, int64_t rows, int64_t head_dim, const vo
     score_tile(q, rows, head_dim, converted, scores);
   }
 }
-inline void gather_block(const RowTile& tile, const float* factors, const void* values,
-                         DType type, int64_t tokens) {
+inline void gather_block(const RowTile& tile, const float* factors, const void* values, DType type,
+                         int64_t tokens) {
   int64_t d = tile.head_dim;
   const float* floats = static_cast<const float*>(values);
   const Half* halves = static_cast<const Half*>(values);

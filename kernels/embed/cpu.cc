@@ -72,9 +72,7 @@ void embed_row(void* user, int64_t token, int32_t) {
   }
 }
 
-void run(const Call& call) {
-  run_parallel(call, call.tokens, embed_row, const_cast<Call*>(&call));
-}
+void run(const Call& call) { run_parallel(call, call.tokens, embed_row, const_cast<Call*>(&call)); }
 
 ARK_KERNEL_END
 

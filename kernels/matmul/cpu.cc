@@ -6,14 +6,15 @@ ARK_KERNEL_BEGIN
 
 enum { kX, kCodes, kScales, kOffsets, kResidual, kY };
 enum { kScale, kActivations };
-const char* const operand_names[] = {"x", "codes", "?scales", "?offsets", "?residual", "y", nullptr};
+const char* const operand_names[] = {"x",         "codes", "?scales", "?offsets",
+                                     "?residual", "y",     nullptr};
 const char* const attribute_names[] = {"scale=1", "activations=0", nullptr};
 
 constexpr int64_t kUnitBytes = 512 << 10;  // weights per item of parallel work with few rows
 constexpr int64_t kFewRows = 16;           // up to here weights are read once per kRows rows
 constexpr int64_t kRowBlock = 128;         // beyond: rows by panels per item of parallel work,
 constexpr int64_t kPanelBlock = 8;
-constexpr int64_t kBytesBlock = 2048;      // and bytes per row that stay in the second-level cache
+constexpr int64_t kBytesBlock = 2048;  // and bytes per row that stay in the second-level cache
 constexpr int64_t kTotals = kRowBlock * kPanelBlock * kLanes;
 
 struct Product {
@@ -57,8 +58,11 @@ void place(const Call& call, Cursor* at, Product* p) {
   int64_t sums = call.tokens * (is_present(scales) ? scales.shape[1] : 1);
   if (use_int8(call)) {
     p->a.codes = at->take<int8_t>(call.tokens * codes.shape[1]);
+    p->a.fine_codes = at->take<int8_t>(call.tokens * codes.shape[1]);
     p->a.scales = at->take<float>(sums);
     p->a.code_sums = at->take<int32_t>(sums);
+    p->a.fine_sums = at->take<int32_t>(sums);
+    p->a.coarse = at->take<uint8_t>(sums);
   } else {
     p->a.sums = at->take<float>(sums);
   }

@@ -32,8 +32,10 @@ def quantize_activations(x: NDArray[Any], group_size: int) -> NDArray[np.float64
     """Round activations to the int8 grid that kernels with ``activations=0`` use.
 
     Each row's groups of ``group_size`` consecutive inputs share one scale,
-    ``max|x| / 127``; codes are rounded to the nearest, halves to even. A
-    kernel with int8 activations computes ``matmul(quantize_activations(x, g), weight)``.
+    ``max|x| / 127``; codes are rounded to the nearest, halves to even. Where
+    the scale is more than 0.04 of the row's root mean square, a second int8
+    code holds the remainder in steps of 1/254 of the scale. A kernel with
+    int8 activations computes ``matmul(quantize_activations(x, g), weight)``.
 
     Args:
         x: [tokens, inputs], inputs a multiple of ``group_size``.
@@ -45,6 +47,10 @@ def quantize_activations(x: NDArray[Any], group_size: int) -> NDArray[np.float64
     rows, inputs = values.shape
     grouped = values.reshape(rows, inputs // group_size, group_size)
     scales = np.abs(grouped).max(axis=-1, keepdims=True) / np.float32(127)
-    codes = np.rint(grouped / np.where(scales > 0, scales, np.float32(1)))
-    dequantized = codes.astype(np.float64) * scales
+    quotients = grouped / np.where(scales > 0, scales, np.float32(1))
+    codes = np.rint(quotients)
+    fine = np.rint((quotients - codes) * np.float32(254)).astype(np.float64) / 254
+    root_mean_square = np.sqrt(np.mean(np.square(values), axis=1))[:, None, None]
+    coarse = scales > np.float32(0.04) * root_mean_square
+    dequantized = (codes + np.where(coarse, fine, 0.0)) * scales
     return np.asarray(dequantized).reshape(rows, inputs)

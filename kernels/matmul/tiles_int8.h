@@ -8,29 +8,57 @@ ARK_KERNEL_BEGIN
 
 constexpr int kPrefetchBytes = 4096;
 
-// Adds scale * (dot - zero * sum) of one group, for R rows.
+// Takes zero * sum from the dot products of one group with R rows of codes.
 template <int R>
-ARK_INLINE void add_group(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
-                          int64_t g, int32_t bias, I* dot, V* total) {
-  int64_t slot = panel_index * w.groups + g;
-  const float* scales = a.scales + row * w.groups + g;
-  const int32_t* sums = a.code_sums + row * w.groups + g;
-  V scale = load_scales(w, slot);
+ARK_INLINE void subtract_zeros(const Weights& w, const int32_t* sums, int64_t slot, int32_t bias,
+                               I* dot) {
   if (w.kind == Offsets::zero_point) {
     I zeros = add(load_zero_points(w, slot), iset(bias));
     for (int r = 0; r < R; r++) dot[r] = sub(dot[r], mul(zeros, iset(sums[r * w.groups])));
   } else {
-    int32_t fixed = w.kind == Offsets::minimum ? minimum_shift(w) : symmetric_zero(w);
-    for (int r = 0; r < R; r++) dot[r] = sub(dot[r], iset((fixed + bias) * sums[r * w.groups]));
+    int32_t zero = (w.kind == Offsets::minimum ? minimum_shift(w) : symmetric_zero(w)) + bias;
+    for (int r = 0; r < R; r++) dot[r] = sub(dot[r], iset(zero * sums[r * w.groups]));
   }
+}
+
+template <int R>
+ARK_INLINE bool any_coarse(const uint8_t* coarse, int64_t groups) {
+  int any = 0;
+  for (int r = 0; r < R; r++) any |= coarse[r * groups];
+  return any != 0;
+}
+
+// Adds one group to the totals of R rows. dot_codes(x, dot) is the integer product of the group's
+// codes with R rows of activations, where bias is what it adds to each code.
+template <int R, typename DotCodes>
+ARK_INLINE void add_group(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
+                          int64_t g, int32_t bias, V* total, DotCodes dot_codes) {
+  int64_t slot = panel_index * w.groups + g;
+  int64_t at = row * w.groups + g;
+  int64_t begin = row * w.inputs + g * w.group;
+  I dot[R];
+  V product[R];
+  dot_codes(a.codes + begin, dot);
+  subtract_zeros<R>(w, a.code_sums + at, slot, bias, dot);
+  for (int r = 0; r < R; r++) product[r] = to_float(dot[r]);
+  if (any_coarse<R>(a.coarse + at, w.groups)) {
+    dot_codes(a.fine_codes + begin, dot);
+    subtract_zeros<R>(w, a.fine_sums + at, slot, bias, dot);
+    for (int r = 0; r < R; r++) {
+      product[r] = fma(to_float(dot[r]), set(1.0f / kFineSteps), product[r]);
+    }
+  }
+  V scale = load_scales(w, slot);
+  const float* scales = a.scales + at;
   for (int r = 0; r < R; r++) {
-    total[r] = fma(to_float(dot[r]), mul(scale, set(scales[r * w.groups])), total[r]);
+    total[r] = fma(product[r], mul(scale, set(scales[r * w.groups])), total[r]);
   }
   if (w.kind == Offsets::minimum) {
     V minimum = load_minimums(w, slot);
     for (int r = 0; r < R; r++) {
-      float x = scales[r * w.groups] * static_cast<float>(sums[r * w.groups]);
-      total[r] = fma(minimum, set(x), total[r]);
+      float codes = static_cast<float>(a.code_sums[at + r * w.groups]) +
+                    static_cast<float>(a.fine_sums[at + r * w.groups]) * (1.0f / kFineSteps);
+      total[r] = fma(minimum, set(scales[r * w.groups] * codes), total[r]);
     }
   }
 }
@@ -47,39 +75,53 @@ ARK_INLINE void add_chunk_u4(const char* codes, const int8_t* x, int64_t inputs,
   }
 }
 
+// The integer product of one group of 4-bit codes with R rows.
+template <int R>
+ARK_INLINE void dot_group_u4(const char* codes, const int8_t* x, int64_t inputs, int64_t chunks,
+                             I* dot) {
+  constexpr int kSpan = kDotLimit / 2 < 8 ? kDotLimit / 2 : 4;
+  for (int r = 0; r < R; r++) dot[r] = izero();
+  int64_t c = 0;
+  for (; c + kSpan <= chunks; c += kSpan) {
+    D part[R];
+    for (int r = 0; r < R; r++) part[r] = dot_zero();
+    ARK_ROLLED
+    for (int i = 0; i < kSpan; i++) {
+      add_chunk_u4<R>(codes + (c + i) * 64, x + (c + i) * 8, inputs, part);
+    }
+    for (int r = 0; r < R; r++) dot[r] = add(dot[r], sum_dot(part[r]));
+  }
+  for (; c < chunks; c++) {
+    D part[R];
+    for (int r = 0; r < R; r++) part[r] = dot_zero();
+    add_chunk_u4<R>(codes + c * 64, x + c * 8, inputs, part);
+    for (int r = 0; r < R; r++) dot[r] = add(dot[r], sum_dot(part[r]));
+  }
+}
+
+// The same for 8-bit codes.
+template <int R>
+ARK_INLINE void dot_group_i8(const char* codes, const int8_t* x, int64_t inputs, int64_t group,
+                             I* dot) {
+  for (int r = 0; r < R; r++) dot[r] = izero();
+  for (int64_t k = 0; k < group; k += 4) {
+    B bytes = load_bytes(codes + k * 16);
+    if (R == 1) prefetch(codes + k * 16 + kPrefetchBytes);
+    for (int r = 0; r < R; r++) dot[r] = dot_i8(dot[r], bytes, x + k + r * inputs);
+  }
+}
+
 // Adds groups [first, last) of one panel to totals [R][stride].
 template <int R>
 inline void tile_u4(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
                     int64_t first, int64_t last, float* totals, int64_t stride) {
-  constexpr int kSpan = kDotLimit / 2 < 8 ? kDotLimit / 2 : 4;
   V total[R];
   for (int r = 0; r < R; r++) total[r] = load(totals + r * stride);
-  const char* codes = panel(w, panel_index) + first * w.group * 8;
-  const int8_t* x = a.codes + row * w.inputs + first * w.group;
-  int64_t chunks = w.group / 8;
-  int64_t spans = chunks / kSpan;
   for (int64_t g = first; g < last; g++) {
-    I dot[R];
-    for (int r = 0; r < R; r++) dot[r] = izero();
-    for (int64_t s = 0; s < spans; s++) {
-      D part[R];
-      for (int r = 0; r < R; r++) part[r] = dot_zero();
-      for (int c = 0; c < kSpan; c++) {
-        add_chunk_u4<R>(codes, x, w.inputs, part);
-        codes += 64;
-        x += 8;
-      }
-      for (int r = 0; r < R; r++) dot[r] = add(dot[r], sum_dot(part[r]));
-    }
-    for (int64_t c = spans * kSpan; c < chunks; c++) {
-      D part[R];
-      for (int r = 0; r < R; r++) part[r] = dot_zero();
-      add_chunk_u4<R>(codes, x, w.inputs, part);
-      codes += 64;
-      x += 8;
-      for (int r = 0; r < R; r++) dot[r] = add(dot[r], sum_dot(part[r]));
-    }
-    add_group<R>(w, a, row, panel_index, g, 0, dot, total);
+    const char* codes = panel(w, panel_index) + g * w.group * 8;
+    add_group<R>(w, a, row, panel_index, g, 0, total, [&](const int8_t* x, I* dot) {
+      dot_group_u4<R>(codes, x, w.inputs, w.group / 8, dot);
+    });
   }
   for (int r = 0; r < R; r++) store(totals + r * stride, total[r]);
 }
@@ -89,19 +131,11 @@ inline void tile_i8(const Weights& w, const Activations& a, int64_t row, int64_t
                     int64_t first, int64_t last, float* totals, int64_t stride) {
   V total[R];
   for (int r = 0; r < R; r++) total[r] = load(totals + r * stride);
-  const char* codes = panel(w, panel_index) + first * w.group * 16;
-  const int8_t* x = a.codes + row * w.inputs + first * w.group;
   for (int64_t g = first; g < last; g++) {
-    I dot[R];
-    for (int r = 0; r < R; r++) dot[r] = izero();
-    for (int64_t k = 0; k < w.group; k += 4) {
-      B bytes = load_bytes(codes);
-      if (R == 1) prefetch(codes + kPrefetchBytes);
-      for (int r = 0; r < R; r++) dot[r] = dot_i8(dot[r], bytes, x + r * w.inputs);
-      codes += 64;
-      x += 4;
-    }
-    add_group<R>(w, a, row, panel_index, g, kI8Bias, dot, total);
+    const char* codes = panel(w, panel_index) + g * w.group * 16;
+    add_group<R>(w, a, row, panel_index, g, kI8Bias, total, [&](const int8_t* x, I* dot) {
+      dot_group_i8<R>(codes, x, w.inputs, w.group, dot);
+    });
   }
   for (int r = 0; r < R; r++) store(totals + r * stride, total[r]);
 }

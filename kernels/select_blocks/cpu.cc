@@ -20,9 +20,9 @@ enum {
   kExactLse
 };
 const char* const operand_names[] = {"q", "fine", "coarse", "y", nullptr};
-const char* const attribute_names[] = {"heads",       "scale",       "block_size",   "kernel_size",
-                                       "kernel_stride", "init_blocks", "local_blocks", "topk",
-                                       "dense_len",   "generation",  "exact_lse",    nullptr};
+const char* const attribute_names[] = {
+    "heads",        "scale", "block_size", "kernel_size", "kernel_stride", "init_blocks",
+    "local_blocks", "topk",  "dense_len",  "generation",  "exact_lse",     nullptr};
 constexpr int64_t kCoarser = 4;  // coarse windows are that many times as long and as far apart
 
 struct Selection {
@@ -216,8 +216,8 @@ void select_one(void* user, int64_t index, int32_t thread) {
   Cursor at = {s.workspaces + thread * s.workspace_bytes, 0};
   Workspace w = open_workspace(s, &at);
   int64_t fine = visible_windows(o[kFine], position + 1, s.window, s.stride);
-  int64_t coarse = visible_windows(o[kCoarse], position + 1, kCoarser * s.window,
-                                   kCoarser * s.stride);
+  int64_t coarse =
+      visible_windows(o[kCoarse], position + 1, kCoarser * s.window, kCoarser * s.stride);
   if (fine > 0 && (coarse > 0 || s.exact)) {
     const float* q = row<float>(o[kQ], token) + head * s.heads * s.head_dim;
     for (int64_t i = 0; i < s.heads * s.head_dim; i += kLanes) {

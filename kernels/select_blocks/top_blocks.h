@@ -1,4 +1,5 @@
-// From scores of compressed windows to the blocks of one query: pooling, forced blocks, exact top-k.
+// From scores of compressed windows to the blocks of one query: pooling, forced blocks, exact
+// top-k.
 #pragma once
 
 #include "kernel_check.h"

@@ -47,6 +47,11 @@ struct Call {
   char* scratch;  // 64-byte aligned, of the size that scratch() returned
 };
 
+// Operand names carry meaning. Weights, which are packed and mapped read-only, may be bound to
+// "codes", "scales", "offsets", "weight", "short" and "long" and to nothing else. "ids" are token
+// ids below the rows of codes; "blocks" are what select_blocks wrote with the same block_size. A
+// trace shows "y", or without one "x". In check() and scratch(), total is the caches' capacity in
+// tokens.
 struct KernelEntry {
   const char* name;
   Isa isa;

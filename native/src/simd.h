@@ -29,11 +29,20 @@
 #error "kernels are compiled with -DARK_ISA=<isa> and -DARK_ISA_<isa>=1"
 #endif
 #define ARK_INLINE inline __attribute__((always_inline))
-#define ARK_KERNEL_BEGIN  \
-  namespace ark {         \
-  namespace ARK_ISA {     \
+// In front of a loop: GCC would unroll it, regroup the sums of all its turns and spill every term.
+#if defined(__clang__)
+#define ARK_ROLLED _Pragma("clang loop unroll(disable)")
+#else
+#define ARK_ROLLED _Pragma("GCC unroll 1")
+#endif
+#define ARK_KERNEL_BEGIN \
+  namespace ark {        \
+  namespace ARK_ISA {    \
   namespace {
-#define ARK_KERNEL_END }}}
+#define ARK_KERNEL_END \
+  }                    \
+  }                    \
+  }
 
 ARK_KERNEL_BEGIN
 ARK_INLINE int32_t load_word(const int8_t* p) {

@@ -43,7 +43,9 @@ ARK_INLINE __m512i load512(const void* p) { return _mm512_loadu_si512(p); }
 ARK_INLINE __m256i load256(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
 }
-ARK_INLINE __m128i load128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+ARK_INLINE __m128i load128(const void* p) {
+  return _mm_loadu_si128(static_cast<const __m128i*>(p));
+}
 
 ARK_INLINE V zero() { return {_mm512_setzero_ps()}; }
 ARK_INLINE I izero() { return {_mm512_setzero_si512()}; }
@@ -129,8 +131,8 @@ ARK_INLINE I sum_dot(D total) { return {_mm512_madd_epi16(total.r, _mm512_set1_e
 // maddubs wants one unsigned side: the sign of each code moves over to its activation.
 ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
   __m512i four = _mm512_set1_epi32(load_word(x));
-  __m512i moved = _mm512_mask_sub_epi8(four, _mm512_movepi8_mask(codes.r), _mm512_setzero_si512(),
-                                       four);
+  __m512i moved =
+      _mm512_mask_sub_epi8(four, _mm512_movepi8_mask(codes.r), _mm512_setzero_si512(), four);
   __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(codes.r), moved);
   return {_mm512_add_epi32(total.r, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
 }

@@ -28,10 +28,8 @@ struct B {
   int8x16_t a, b, c, d;
 };
 
-#define ARK_EACH(f, x) \
-  { f((x).a), f((x).b), f((x).c), f((x).d) }
-#define ARK_EACH2(f, x, y) \
-  { f((x).a, (y).a), f((x).b, (y).b), f((x).c, (y).c), f((x).d, (y).d) }
+#define ARK_EACH(f, x) {f((x).a), f((x).b), f((x).c), f((x).d)}
+#define ARK_EACH2(f, x, y) {f((x).a, (y).a), f((x).b, (y).b), f((x).c, (y).c), f((x).d, (y).d)}
 
 ARK_INLINE V set(float f) {
   float32x4_t v = vdupq_n_f32(f);
@@ -196,8 +194,8 @@ ARK_INLINE I sum_dot(D t) {
           sum_pairs(t.d0, t.d1)};
 }
 ARK_INLINE int32x4_t dot_four(int32x4_t total, int8x16_t codes, int8x8_t four) {
-  return vaddq_s32(total, sum_pairs(vmull_s8(vget_low_s8(codes), four),
-                                    vmull_s8(vget_high_s8(codes), four)));
+  return vaddq_s32(
+      total, sum_pairs(vmull_s8(vget_low_s8(codes), four), vmull_s8(vget_high_s8(codes), four)));
 }
 ARK_INLINE I dot_i8(I t, B codes, const int8_t* x) {
   int8x8_t four = vreinterpret_s8_s32(vdup_n_s32(load_word(x)));

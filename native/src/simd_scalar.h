@@ -172,13 +172,11 @@ ARK_INLINE I bits_and(I a, int32_t mask) {
 }
 template <int N>
 ARK_INLINE I shl(I a) {
-  return each<I>(
-      [&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) << N); });
+  return each<I>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) << N); });
 }
 template <int N>
 ARK_INLINE I shr(I a) {
-  return each<I>(
-      [&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) >> N); });
+  return each<I>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) >> N); });
 }
 template <int N>
 ARK_INLINE I sar(I a) {

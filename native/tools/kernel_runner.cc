@@ -203,8 +203,8 @@ void measure_read(size_t mebibytes, int threads) {
   std::memset(buffer.data.get(), 1, buffer.bytes);
   ark::ThreadPool pool(threads);
   constexpr int64_t kParts = 256;
-  Reading reading{reinterpret_cast<const uint64_t*>(buffer.data.get()),
-                  buffer.bytes / kParts / 8, {}};
+  Reading reading{
+      reinterpret_cast<const uint64_t*>(buffer.data.get()), buffer.bytes / kParts / 8, {}};
   double best = 0;
   for (int i = 0; i < 10; i++) {
     auto start = std::chrono::steady_clock::now();

@@ -47,7 +47,9 @@ def _changes(operand: Operand) -> dict[str, Change]:
         return lambda o: dataclasses.replace(o, shape=shape)
 
     found: dict[str, Change] = {"dtype": lambda o: dataclasses.replace(o, dtype="bad")}
-    found["rank"] = lambda o: dataclasses.replace(o, shape=(*o.shape, 1)[: 4 if len(o.shape) < 4 else 3])
+    found["rank"] = lambda o: dataclasses.replace(
+        o, shape=(*o.shape, 1)[: 4 if len(o.shape) < 4 else 3]
+    )
     for i, n in enumerate(operand.shape):
         found[f"dimension {i} one less"] = with_shape(i, n - 1)
         found[f"dimension {i} negative"] = with_shape(i, -n)
@@ -59,7 +61,12 @@ def _changes(operand: Operand) -> dict[str, Change]:
 
 
 # Caches that the kernel takes as long as they come: one block less is another sound call.
-ANY_LENGTH = {("compress_keys", 0), ("compress_keys", 1), ("select_blocks", 1), ("select_blocks", 2)}
+ANY_LENGTH = {
+    ("compress_keys", 0),
+    ("compress_keys", 1),
+    ("select_blocks", 1),
+    ("select_blocks", 2),
+}
 # Weights are packed: their stride means nothing. A buffer may hold more rows than a call has tokens.
 WEIGHTS = {"codes", "scales", "offsets", "weight", "short", "long"}
 
@@ -112,9 +119,7 @@ def test_broken_operands_are_refused(
 
 
 @pytest.mark.parametrize("kernel", sorted(CALLS))
-def test_missing_operands_are_refused(
-    kernels: LibraryRunner, isas: list[str], kernel: str
-) -> None:
+def test_missing_operands_are_refused(kernels: LibraryRunner, isas: list[str], kernel: str) -> None:
     call = CALLS[kernel]
     for index, operand in enumerate(call.operands):
         if operand is None or operand.buffer in ("offsets", "other"):

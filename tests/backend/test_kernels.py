@@ -104,8 +104,14 @@ def test_matmul_extreme_codes_do_not_overflow(
             ones = np.ones((16, 1), np.float32)
             weight.parts[1] = ("scales", checks.packing.panels(ones), "f32", (16, 1))
             zero = weight.parts[2]
-            zeros = np.zeros((16, 1), np.uint8) if dtype == "u4" else -128 * np.ones((16, 1), np.int8)
-            weight.parts[2] = ("offsets", checks.packing.panels(zeros.astype(zero[1].dtype)), *zero[2:])
+            zeros = (
+                np.zeros((16, 1), np.uint8) if dtype == "u4" else -128 * np.ones((16, 1), np.int8)
+            )
+            weight.parts[2] = (
+                "offsets",
+                checks.packing.panels(zeros.astype(zero[1].dtype)),
+                *zero[2:],
+            )
             for sign in (1, -1):
                 x = np.full((1, 1024), sign * 127, np.float32)
                 call = Call("matmul").add("x", x)
@@ -117,9 +123,7 @@ def test_matmul_extreme_codes_do_not_overflow(
 
 @examples
 @given(seed=seeds, kind=st.sampled_from(checks.WEIGHT_KINDS), tokens=st.integers(1, 5))
-def test_embed(
-    kernels: LibraryRunner, isas: list[str], seed: int, kind: str, tokens: int
-) -> None:
+def test_embed(kernels: LibraryRunner, isas: list[str], seed: int, kind: str, tokens: int) -> None:
     rng = np.random.default_rng(seed)
     inputs = 32 * int(rng.integers(1, 9)) if " " in kind else int(rng.integers(1, 200))
     weight = checks.random_weight(rng, int(rng.integers(1, 70)), inputs, kind, 32)

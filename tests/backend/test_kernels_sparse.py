@@ -184,9 +184,7 @@ def test_selection_equals_the_reference_at_32768_tokens(
     run_checks(kernels, found, isas)
 
 
-def test_no_choice_is_a_near_tie_with_random_keys(
-    kernels: LibraryRunner, isas: list[str]
-) -> None:
+def test_no_choice_is_a_near_tie_with_random_keys(kernels: LibraryRunner, isas: list[str]) -> None:
     """So most comparisons above are exact ones: ties are detected, not excused."""
     rng = np.random.default_rng(8)
     keys = rng.standard_normal((2, 9000, 64)).astype(np.float16)
@@ -391,7 +389,9 @@ def test_incremental_compression_equals_batch_compression(
             count = window_count(length, window, stride)
             ours = packing.cached_keys(state["out"], count)
             kept = window_count(back, window, stride)
-            assert np.array_equal(ours[:, kept:], packing.cached_keys(batch["out"], count)[:, kept:])
+            assert np.array_equal(
+                ours[:, kept:], packing.cached_keys(batch["out"], count)[:, kept:]
+            )
             assert np.array_equal(ours[:, :kept], packing.cached_keys(whole[back - 1], kept))
             state = aligned(call.buffers)
             kernels.run_in_place(dataclasses.replace(call, tokens=length), state, isa)

@@ -337,7 +337,9 @@ def check_attention(
     call = Call("attention", tokens, past, attributes={"heads": heads, "scale": scale})
     q = _add_query(call, rng, tokens, heads, head_dim)
     # What lies beyond the sequence is NaN: reading it would show.
-    call.add("key", packing.key_cache(keys, blocks)).add("value", packing.value_cache(values, blocks))
+    call.add("key", packing.key_cache(keys, blocks)).add(
+        "value", packing.value_cache(values, blocks)
+    )
     call.add("y", np.zeros((tokens, heads * head_dim), np.float32))
     expected = attention(q, keys, values, past, scale).reshape(tokens, -1)
     return Check(call, lambda results: close(results["y"], expected, 2e-5))
@@ -385,7 +387,9 @@ def check_block_sparse(
     call = Call("block_sparse_attention", tokens, past)
     call.attributes = {"heads": heads, "scale": scale, "block_size": block_size}
     q = _add_query(call, rng, tokens, heads, head_dim)
-    call.add("key", packing.key_cache(keys, blocks)).add("value", packing.value_cache(values, blocks))
+    call.add("key", packing.key_cache(keys, blocks)).add(
+        "value", packing.value_cache(values, blocks)
+    )
     call.add("blocks", block_rows(chosen, most))
     call.add("y", np.zeros((tokens, heads * head_dim), np.float32))
     expected = block_sparse_attention(q, keys, values, mask, past, scale, block_size)

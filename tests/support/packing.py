@@ -38,9 +38,7 @@ def key_cache(keys: Array, blocks: int, fill: float = np.nan) -> Array:
     kv_heads, tokens, head_dim = keys.shape
     whole = np.full((kv_heads, blocks * 64, head_dim), fill, keys.dtype)
     whole[:, :tokens] = keys
-    return np.ascontiguousarray(
-        whole.reshape(kv_heads, blocks, 64, head_dim).transpose(0, 1, 3, 2)
-    )
+    return np.ascontiguousarray(whole.reshape(kv_heads, blocks, 64, head_dim).transpose(0, 1, 3, 2))
 
 
 def value_cache(values: Array, blocks: int, fill: float = np.nan) -> Array:
