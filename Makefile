@@ -50,7 +50,7 @@ demo: $(VENV)/.package $(VENV)/.model ## Compile SmolLM2-135M-Instruct and let i
 test: $(VENV)/.test ## Run every test that needs no special hardware or system package
 	$(BIN)/python -m pytest -m "not platform" $(PYTEST_ARGS)
 
-test-platforms: $(VENV)/.test ## Run the rest: emulated AVX-512, aarch64 under qemu
+test-platforms: $(VENV)/.test ## Run the rest: emulated AVX-512, aarch64 under qemu, sanitizers
 	@sh tests/platform/install.sh
 	$(BIN)/python -m pytest -m platform $(PYTEST_ARGS)
 

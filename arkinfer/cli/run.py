@@ -187,7 +187,7 @@ def report(answers: list[Answer], load_seconds: float, promised: int | None) -> 
     tokens = sum(t.generated_tokens for t in timings)
     steps = sum(max(t.generated_tokens - 1, 0) for t in timings)
     decode = sum(t.decode_seconds for t in timings)
-    promise = "" if promised is None else f", {size(promised)} promised"
+    promise = "" if promised is None else f", at most {size(promised)} with a full context"
     print(
         f"prompt {prompt} tokens, {_rate(prompt, prefill)}; "
         f"answer {tokens} tokens, {_rate(steps, decode)}; "

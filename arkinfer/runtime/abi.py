@@ -97,6 +97,8 @@ class GenerateOptions(ctypes.Structure):
         ("stop_id_count", c_size_t),
         ("stop_strings", POINTER(c_char_p)),
         ("stop_string_count", c_size_t),
+        ("history", POINTER(c_int32)),
+        ("history_count", c_size_t),
     ]
 
 

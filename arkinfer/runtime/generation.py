@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from arkinfer.errors import InvalidOptionError, NativeLibraryError, PromptError
 from arkinfer.runtime import abi, library
@@ -58,9 +59,8 @@ class Sampling:
         top_k: keep the k most likely tokens; 0 keeps all.
         top_p: keep the most likely tokens whose probabilities reach this sum; 1 keeps all.
         min_p: keep tokens with at least this share of the best one's probability; 0 keeps all.
-        repetition_penalty: divides positive and multiplies negative logits of tokens that
-            this generation has run or made (what a session held before does not count);
-            1 changes nothing.
+        repetition_penalty: divides positive and multiplies negative logits of all tokens
+            so far, the prompt's too; 1 changes nothing.
         seed: of the random numbers; None draws one.
         stop: texts that end the answer and are not part of it.
         stop_ids: tokens that end the answer and are not part of it.
@@ -194,8 +194,14 @@ class Generation(Iterator[Piece]):
     """
 
     def __init__(
-        self, model: NativeModel, executor: Executor, prompt: Sequence[int], sampling: Sampling
+        self,
+        model: NativeModel,
+        executor: Executor,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        history: Sequence[int] = (),
     ) -> None:
+        """Start an answer to ``prompt``, behind the ``history`` that the executor holds."""
         if len(prompt) == 0:
             raise PromptError("the prompt is empty", "at least one token")
         self.tokens: list[int] = []
@@ -215,7 +221,7 @@ class Generation(Iterator[Piece]):
                 byref(self._table),
                 int32_pointer(ids),
                 len(ids),
-                byref(_options(sampling)),
+                byref(_options(sampling, np.asarray(history, np.int32))),
                 byref(handle),
             )
         )
@@ -270,7 +276,7 @@ def _free(native: ctypes.CDLL, handle: c_void_p, _keep: object) -> None:
     native.ark_generation_free(handle)
 
 
-def _options(sampling: Sampling) -> abi.GenerateOptions:
+def _options(sampling: Sampling, history: NDArray[np.int32]) -> abi.GenerateOptions:
     """The C struct; the library copies ids and strings, which ctypes keeps until then."""
     ids = (c_int32 * max(len(sampling.stop_ids), 1))(*sampling.stop_ids)
     strings = (c_char_p * max(len(sampling.stop), 1))(*(s.encode("utf-8") for s in sampling.stop))
@@ -288,4 +294,6 @@ def _options(sampling: Sampling) -> abi.GenerateOptions:
         len(sampling.stop_ids),
         strings,
         len(sampling.stop),
+        int32_pointer(history),
+        len(history),
     )

@@ -23,7 +23,7 @@ class _Answer(Generation):
         self._session = session
         self._start = len(session.tokens)
         self._prompt = list(prompt)
-        super().__init__(model, session.executor, prompt, sampling)
+        super().__init__(model, session.executor, prompt, sampling, session.tokens)
 
     def __next__(self) -> Piece:
         try:

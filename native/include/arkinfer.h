@@ -162,6 +162,9 @@ typedef struct ark_generate_options {
   size_t stop_id_count;
   const char* const* stop_strings; /* UTF-8, not emitted */
   size_t stop_string_count;
+  /* Tokens that the executor already holds and the repetition penalty counts too. */
+  const int32_t* history;
+  size_t history_count;
 } ark_generate_options;
 
 typedef enum ark_finish {

@@ -78,6 +78,7 @@ std::unique_ptr<Generation> make_generation(const ark_model* model, const ark_ex
   chosen.repetition_penalty = 1;
   read_struct(options, &chosen);
   require(chosen.stop_ids || chosen.stop_id_count == 0, "no stop_ids");
+  require(chosen.history || chosen.history_count == 0, "no history");
   require(chosen.stop_strings || chosen.stop_string_count == 0, "no stop_strings");
   return std::make_unique<Generation>(model->model, table,
                                       std::vector<int32_t>(prompt, prompt + prompt_tokens), chosen);

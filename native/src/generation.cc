@@ -82,13 +82,8 @@ Generation::Generation(std::shared_ptr<const Model> model, const ark_executor& e
   if (pending_.empty()) {
     fail(ARK_INVALID_ARGUMENT, "an empty prompt", "at least one token", "");
   }
-  for (int32_t token : pending_) {
-    if (token < 0 || token >= executor_.vocab_size) {
-      fail(ARK_INVALID_ARGUMENT, "token id " + std::to_string(token) + " in the prompt",
-           "0 to " + std::to_string(executor_.vocab_size - 1), "");
-    }
-    sampler_.see(token);
-  }
+  for (size_t i = 0; i < options.history_count; i++) see(options.history[i], "history");
+  for (int32_t token : pending_) see(token, "prompt");
   size_t length = executor_.length(executor_.user);
   if (length > executor_.context || pending_.size() > executor_.context - length) {
     fail(ARK_CONTEXT_OVERFLOW,
@@ -99,6 +94,14 @@ Generation::Generation(std::shared_ptr<const Model> model, const ark_executor& e
   std::sort(stop_ids_.begin(), stop_ids_.end());
   timings_.size = sizeof(timings_);
   timings_.prompt_tokens = static_cast<int32_t>(pending_.size());
+}
+
+void Generation::see(int32_t token, const char* where) {
+  if (token < 0 || token >= executor_.vocab_size) {
+    fail(ARK_INVALID_ARGUMENT, "token id " + std::to_string(token) + " in the " + where,
+         "0 to " + std::to_string(executor_.vocab_size - 1), "");
+  }
+  sampler_.see(token);
 }
 
 void Generation::cancel() {

@@ -37,6 +37,7 @@ class Generation {
 
  private:
   bool append_pending();  // false: cancelled
+  void see(int32_t token, const char* where);
   void take(int32_t token);
   void finish(ark_finish reason);
   bool is_stop_id(int32_t token) const;

@@ -4,12 +4,16 @@
 #if defined(ARK_SIMDE)
 #include "../tests/simde_avx512.h"
 #else
+#if !defined(__clang__)
 #pragma GCC diagnostic push
 // GCC 12 takes the header's deliberately undefined registers for a mistake of ours.
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#if !defined(__clang__)
 #pragma GCC diagnostic pop
+#endif
 #endif
 
 #include "simd.h"

@@ -67,7 +67,7 @@ ANY_LENGTH = {
     ("select_blocks", 1),
     ("select_blocks", 2),
 }
-# Weights are packed: their stride means nothing. A buffer may hold more rows than a call has tokens.
+# Weights are packed: their stride means nothing. A buffer may have more rows than a call's tokens.
 WEIGHTS = {"codes", "scales", "offsets", "weight", "short", "long"}
 
 

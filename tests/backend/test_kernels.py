@@ -1,4 +1,4 @@
-"""Every hand-written kernel against its reference: random shapes, all kernel sets, 1 to 4 threads."""
+"""Every hand-written kernel against its reference: random shapes, all kernel sets, 1-4 threads."""
 
 from __future__ import annotations
 

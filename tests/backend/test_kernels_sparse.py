@@ -1,4 +1,4 @@
-"""InfLLM v2 through the native kernels: worked examples, boundaries, adversarial keys, increments."""
+"""InfLLM v2 through the native kernels: worked examples, boundaries, hard keys, increments."""
 
 from __future__ import annotations
 

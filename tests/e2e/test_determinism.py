@@ -68,3 +68,17 @@ def test_a_rolled_back_session_is_as_good_as_new(tiny_bundle: Callable[..., Bund
     assert np.array_equal(
         fresh.append(tokens[100:], all_logits=True), used.append(tokens[100:], all_logits=True)
     )
+
+
+def test_a_continued_session_answers_as_a_new_one(smollm2_bundle: Path) -> None:
+    """What a session keeps of the last turn counts for the repetition penalty too."""
+    model = arkinfer.load(smollm2_bundle, context=256)
+    session = model.session()
+    first = model.encode_chat([{"role": "user", "content": "Name three colours."}])
+    for _ in model.generate(first, session=session, temperature=0, max_tokens=12):
+        pass
+    second = [*session.tokens, *model.encode("\nName three colours again.")]
+    settings = {"temperature": 0, "repetition_penalty": 1.8, "max_tokens": 24}
+    continued = model.generate(second, session=session, **settings)  # type: ignore[arg-type]
+    fresh = model.generate(second, **settings)  # type: ignore[arg-type]
+    assert [piece.token for piece in continued] == [piece.token for piece in fresh]

@@ -1,4 +1,4 @@
-"""The kernels under address, undefined-behaviour and thread sanitizers, on buffers of exact size."""
+"""The kernels under address, undefined-behaviour and thread sanitizers, on exact buffers."""
 
 from __future__ import annotations
 
