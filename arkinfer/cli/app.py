@@ -8,11 +8,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
 from arkinfer import __version__
-from arkinfer.errors import ArkInferError
+from arkinfer.errors import ArkInferError, InvalidOptionError
+
+# Typer exports this error's children only.
+_UsageError: Any = typer.BadParameter.__base__
 
 # name -> what it does. The module arkinfer.cli.NAME holds the function NAME; it is imported
 # only when the command runs.
@@ -34,8 +38,7 @@ _EPILOG = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
-    0 is success, 1 an error that was told in one line, 2 a wrong option
-    (told with the usage), and 130 an interruption.
+    0 is success, 1 an error that was told in one line, and 130 an interruption.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in (given[: given.index("--")] if "--" in given else given)
@@ -49,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given and given[0] in COMMANDS:
             _run(_command(given[0]), f"arkinfer {given[0]}", given[1:])
         else:
-            _run(_root(), "arkinfer", given)
+            _run(_root(), "arkinfer", given or ["--help"])
         sys.stdout.flush()
         return 0
     except SystemExit as end:
@@ -88,7 +91,16 @@ def one_line(text: str) -> str:
 
 
 def _run(app: typer.Typer, name: str, arguments: list[str]) -> None:
-    typer.main.get_command(app).main(args=arguments, prog_name=name)
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args=arguments, prog_name=name, standalone_mode=False)
+    except _UsageError as error:
+        text = error.format_message().rstrip(".")
+        raise InvalidOptionError(text, remedy=f"'{name} --help' lists the options") from None
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    if isinstance(code, int) and code:
+        raise SystemExit(code)
 
 
 def _command(name: str) -> typer.Typer:
@@ -108,7 +120,6 @@ def _root() -> typer.Typer:
     """The app that ``arkinfer --help`` shows; the commands themselves run through main()."""
     app = typer.Typer(
         add_completion=False,
-        no_args_is_help=True,
         epilog=_EPILOG,
         context_settings=_HELP_OPTIONS,
         help="Compile MiniCPM and Llama checkpoints into bundles, and run them.",

@@ -380,8 +380,11 @@ def test_default_names_and_schemes(tiny_checkpoint: Make) -> None:
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 import arkinfer
+
+# A shell that starts the tests in the background has them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def report(what, fraction):
     if fraction > 0.3:

@@ -235,7 +235,9 @@ def test_common_prefix() -> None:
 
 def test_ctrl_c_ends_the_answer_and_not_the_program(model: NativeModel) -> None:
     """The first one only cancels; the program goes on and Ctrl-C means what it did before."""
-    before = signal.getsignal(signal.SIGINT)
+    outside = signal.getsignal(signal.SIGINT)
+    # A shell that starts the tests in the background has them ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def choose(so_far: list[int]) -> NDArray[np.float32]:
         if len(so_far) == 3:
@@ -254,11 +256,14 @@ def test_ctrl_c_ends_the_answer_and_not_the_program(model: NativeModel) -> None:
 
     written: list[str] = []
     generation = Watched(model, Scripted(choose, 1 << 20), [B], Sampling())
-    result = stream(generation, written.append)
+    try:
+        result = stream(generation, written.append)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, outside)
     assert result.finish_reason == "cancelled"
     assert result.text == "".join(written) == "aaa"
     assert result.token_ids == [A, A, A]
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_stream_passes_on_what_the_executor_raises(model: NativeModel) -> None:
