@@ -85,7 +85,7 @@ class CpuBackend:
 
 
 def _scratch_bytes(plan: Plan, chunk: int) -> int:
-    """What kernels need besides, nearly: the widest product's input once more, as two int8 codes."""
+    """What kernels need besides, nearly: the widest input once more, as two int8 codes."""
     views = [step.view("x") for step in plan.body if step.kernel == "matmul"]
     return 2 * chunk * max((view.columns for view in views if view is not None), default=0)
 
