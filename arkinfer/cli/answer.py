@@ -1,14 +1,16 @@
-"""Streaming one answer to the terminal, with Ctrl-C ending the answer and not the program."""
+"""Answers on the terminal: streamed, ended by Ctrl-C without ending the program, summed up."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from arkinfer.runtime.generation import FinishReason, Generation, Piece, Timings
 
@@ -85,3 +87,46 @@ def _interrupt(cancel: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def conversation(system: str | None, prompt: str) -> list[dict[str, Any]]:
+    """The messages of a first turn."""
+    first = [] if system is None else [{"role": "system", "content": system}]
+    return [*first, {"role": "user", "content": prompt}]
+
+
+def report(answers: list[Answer], load_seconds: float, promised: int | None) -> None:
+    """Print speed and memory on stderr."""
+    from arkinfer.cli.show import size
+    from arkinfer.runtime.process import peak_rss_bytes
+
+    timings = [answer.timings for answer in answers]
+    prompt = sum(t.prompt_tokens for t in timings)
+    prefill = sum(t.prefill_seconds for t in timings)
+    tokens = sum(t.generated_tokens for t in timings)
+    steps = sum(max(t.generated_tokens - 1, 0) for t in timings)
+    decode = sum(t.decode_seconds for t in timings)
+    promise = "" if promised is None else f", at most {size(promised)} with a full context"
+    print(
+        f"prompt {prompt} tokens, {_rate(prompt, prefill)}; "
+        f"answer {tokens} tokens, {_rate(steps, decode)}; "
+        f"loaded in {load_seconds:.2f} s; "
+        f"memory {size(peak_rss_bytes())} peak{promise}",
+        file=sys.stderr,
+    )
+
+
+def _rate(tokens: int, seconds: float) -> str:
+    return f"{tokens / seconds:.1f} tokens/s" if seconds > 0 else "- tokens/s"
+
+
+def write(text: str) -> None:
+    """Print a part of an answer at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def end_line(text: str) -> None:
+    """End the line that a printed answer left open."""
+    if not text.endswith("\n"):
+        write("\n")

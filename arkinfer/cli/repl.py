@@ -7,9 +7,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from arkinfer.cli.answer import Answer, stream
+from arkinfer.cli.answer import Answer, conversation, end_line, report, stream, write
 from arkinfer.cli.app import describe
-from arkinfer.cli.run import conversation, end_line, report, write
 from arkinfer.errors import ArkInferError
 
 if TYPE_CHECKING:

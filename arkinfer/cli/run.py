@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -157,6 +157,8 @@ def run(
 
         repl.chat(model, system, think, raw, sampling, started)
         return
+    from arkinfer.cli.answer import conversation, report
+
     if raw:
         ids = model.encode(text)
     else:
@@ -168,37 +170,6 @@ def run(
         report([answer], load_seconds, model.info.promised_bytes)
     if answer.finish_reason == "cancelled":
         raise typer.Exit(130)
-
-
-def conversation(system: str | None, prompt: str) -> list[dict[str, Any]]:
-    """The messages of a first turn."""
-    first = [] if system is None else [{"role": "system", "content": system}]
-    return [*first, {"role": "user", "content": prompt}]
-
-
-def report(answers: list[Answer], load_seconds: float, promised: int | None) -> None:
-    """Print speed and memory on stderr."""
-    from arkinfer.cli.show import size
-    from arkinfer.runtime.process import peak_rss_bytes
-
-    timings = [answer.timings for answer in answers]
-    prompt = sum(t.prompt_tokens for t in timings)
-    prefill = sum(t.prefill_seconds for t in timings)
-    tokens = sum(t.generated_tokens for t in timings)
-    steps = sum(max(t.generated_tokens - 1, 0) for t in timings)
-    decode = sum(t.decode_seconds for t in timings)
-    promise = "" if promised is None else f", at most {size(promised)} with a full context"
-    print(
-        f"prompt {prompt} tokens, {_rate(prompt, prefill)}; "
-        f"answer {tokens} tokens, {_rate(steps, decode)}; "
-        f"loaded in {load_seconds:.2f} s; "
-        f"memory {size(peak_rss_bytes())} peak{promise}",
-        file=sys.stderr,
-    )
-
-
-def _rate(tokens: int, seconds: float) -> str:
-    return f"{tokens / seconds:.1f} tokens/s" if seconds > 0 else "- tokens/s"
 
 
 def _prompt(argument: str | None, raw: bool) -> str | None:
@@ -224,7 +195,7 @@ def _prompt(argument: str | None, raw: bool) -> str | None:
 def _answer(
     model: Model, ids: list[int], sampling: SamplingArguments, started: float, show: bool
 ) -> tuple[Answer, float]:
-    from arkinfer.cli.answer import stream
+    from arkinfer.cli.answer import end_line, stream, write
 
     generation = model.generate(ids, **sampling)
     load_seconds = time.perf_counter() - started
@@ -232,18 +203,6 @@ def _answer(
     if show:
         end_line(answer.text)
     return answer, load_seconds
-
-
-def write(text: str) -> None:
-    """Print a part of an answer at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def end_line(text: str) -> None:
-    """End the line that a printed answer left open."""
-    if not text.endswith("\n"):
-        write("\n")
 
 
 def _discard(_text: str) -> None:
