@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -24,23 +25,25 @@ def run(command: list[str | Path], **options: object) -> subprocess.CompletedPro
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of this checkout, built once per session."""
-    folder = tmp_path_factory.mktemp("wheel")
-    settings = [f"-Cbuild-dir={ROOT / 'build' / 'test-wheel'}"]
-    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-    run([*pip, *settings, "-w", folder, ROOT], env=_environment())
-    (built,) = folder.glob("*.whl")
-    return built
-
-
-@pytest.fixture(scope="session")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A source distribution of this checkout."""
     folder = tmp_path_factory.mktemp("sdist")
     code = f"from scikit_build_core.build import build_sdist; build_sdist({str(folder)!r})"
     run([sys.executable, "-c", code], cwd=ROOT, env=_environment())
     (built,) = folder.glob("*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="session")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from the source distribution, which so proves to be complete."""
+    folder = tmp_path_factory.mktemp("wheel")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (source,) = folder.iterdir()
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    run([*pip, "-w", folder, source], env=_environment())
+    (built,) = folder.glob("*.whl")
     return built
 
 

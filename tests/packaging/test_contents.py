@@ -57,10 +57,3 @@ def test_sdist_holds_linked_folders_once(sdist_names: list[str]) -> None:
         assert not [name for name in sdist_names if name.startswith(f"{folder}/")]
         packed = {name for name in sdist_names if name.startswith(f"arkinfer/{folder}/")}
         assert {f"arkinfer/{folder}/{name}" for name in sources(ROOT / folder)} <= packed
-
-
-def test_sdist_holds_what_a_build_reads(sdist_names: list[str]) -> None:
-    for name in ("pyproject.toml", "LICENSE", "README.md", "native/CMakeLists.txt"):
-        assert name in sdist_names
-    native = {f"native/{name}" for name in sources(ROOT / "native" / "src")}
-    assert {name.replace("native/", "native/src/") for name in native} <= set(sdist_names)
