@@ -10,7 +10,7 @@ ARK_KERNEL_BEGIN
 // An int8 code is as coarse as the largest input of its group makes it, and in language models a
 // few groups hold inputs many times larger than the rest. Where the step is more than kCoarseStep
 // of the row's root mean square, a second int8 code holds what the first left over, in steps of
-// 1/kFineSteps of it. About one group in eight is coarse, and most of the error was theirs.
+// 1/kFineSteps of it. About one group in nine is coarse, and most of the error was theirs.
 struct Activations {
   const float* x;  // fp32 rows, stride apart
   int64_t stride;
