@@ -43,6 +43,11 @@ struct Call {
   int64_t tokens;            // tokens in this step (rows of "tokens" operands)
   int64_t past;              // tokens already in the caches
   int64_t total;  // tokens in the sequence once the whole append (all its chunks) is done
+  // A tree of at most 64 draft tokens: bit j of ancestors[i] is set when token i sees token j of
+  // this call (itself included), and depths[i] is its position after past. Null: each sees all
+  // before it.
+  const uint64_t* ancestors;
+  const int32_t* depths;
   Parallel parallel;
   char* scratch;  // 64-byte aligned, of the size that scratch() returned
 };

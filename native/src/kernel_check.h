@@ -77,6 +77,11 @@ struct Cursor {
   }
 };
 
+// The position of a token of the call in its sequence; its cache slot is past + token.
+inline int64_t position_of(const Call& call, int64_t token) {
+  return call.past + (call.depths ? call.depths[token] : token);
+}
+
 template <typename T>
 inline T* row(const Operand& o, int64_t index) {
   return static_cast<T*>(o.data) + index * o.stride;

@@ -1,0 +1,97 @@
+// Decode and verify: a few rows, and every weight is read from memory once.
+#pragma once
+
+#include "product.h"
+#include "tiles_float.h"
+#include "tiles_int8.h"
+
+ARK_KERNEL_BEGIN
+
+constexpr int64_t kUnitBytes = 512 << 10;  // weights per item of parallel work
+constexpr int64_t kFewRows = 16;           // up to here weights are read once per kRows rows
+
+// Adds inputs [first, last) of R rows and one panel to totals.
+template <int R>
+inline void tile(const Product& p, int64_t row, int64_t panel, int64_t first, int64_t last,
+                 float* totals, int64_t stride) {
+  const Weights& w = p.w;
+  if (w.type == DType::f32) {
+    tile_float<float, R, 1>(w, p.a, row, panel, first, last, totals, stride);
+  } else if (w.type == DType::f16) {
+    tile_float<Half, R, 1>(w, p.a, row, panel, first, last, totals, stride);
+  } else if (w.type == DType::bf16) {
+    tile_float<BFloat, R, 1>(w, p.a, row, panel, first, last, totals, stride);
+  } else {
+    first /= w.group;
+    last /= w.group;
+    if (!p.a.codes) {
+      tile_codes<R, 1>(w, p.a, row, panel, first, last, totals, stride);
+    } else if (w.type == DType::u4) {
+      tile_u4<R>(w, p.a, row, panel, first, last, totals, stride);
+    } else {
+      tile_i8<R>(w, p.a, row, panel, first, last, totals, stride);
+    }
+  }
+}
+
+// One row and two panels: with fp32 activations one panel alone would wait for its own sums.
+inline void tile_pair(const Product& p, int64_t panel, float* totals) {
+  const Weights& w = p.w;
+  if (w.type == DType::f32) {
+    tile_float<float, 1, 2>(w, p.a, 0, panel, 0, w.inputs, totals, 0);
+  } else if (w.type == DType::f16) {
+    tile_float<Half, 1, 2>(w, p.a, 0, panel, 0, w.inputs, totals, 0);
+  } else if (w.type == DType::bf16) {
+    tile_float<BFloat, 1, 2>(w, p.a, 0, panel, 0, w.inputs, totals, 0);
+  } else {
+    tile_codes<1, 2>(w, p.a, 0, panel, 0, w.groups, totals, 0);
+  }
+}
+
+inline void tile_rows(const Product& p, int64_t row, int64_t rows, int64_t panel, int64_t first,
+                      int64_t last, float* totals, int64_t stride) {
+  int64_t r = 0;
+  for (; r + kRows <= rows; r += kRows) {
+    tile<kRows>(p, row + r, panel, first, last, totals + r * stride, stride);
+  }
+  if (kRows > 4 && r + 4 <= rows) {
+    tile<4>(p, row + r, panel, first, last, totals + r * stride, stride);
+    r += 4;
+  }
+  if (kRows > 2 && r + 2 <= rows) {
+    tile<2>(p, row + r, panel, first, last, totals + r * stride, stride);
+    r += 2;
+  }
+  if (r < rows) tile<1>(p, row + r, panel, first, last, totals + r * stride, stride);
+}
+
+inline void run_few_rows(void* user, int64_t index, int32_t) {
+  const Product& p = *static_cast<const Product*>(user);
+  int64_t panel = index * p.panels_per_unit;
+  int64_t end = smaller(panel + p.panels_per_unit, p.panels);
+  float totals[kFewRows * kLanes];
+  bool pairs = p.rows == 1 && !p.a.codes;
+  while (panel < end) {
+    int width = pairs && panel + 2 <= end ? 2 : 1;
+    memset(totals, 0, sizeof(totals));
+    if (width == 2) {
+      tile_pair(p, panel, totals);
+    } else {
+      tile_rows(p, 0, p.rows, panel, 0, p.w.inputs, totals, kLanes);
+    }
+    for (int64_t r = 0; r < p.rows; r++) {
+      for (int i = 0; i < width; i++) {
+        write_outputs(p, r, panel + i, totals + (r + i) * kLanes);
+      }
+    }
+    panel += width;
+  }
+}
+
+inline void multiply_few_rows(const Call& call, Product* p) {
+  int64_t fair = quotient_up(p->panels, int64_t{4} * call.parallel.threads);
+  p->panels_per_unit = larger(1, smaller(fair, kUnitBytes / panel_bytes(p->w)));
+  run_parallel(call, quotient_up(p->panels, p->panels_per_unit), run_few_rows, p);
+}
+
+ARK_KERNEL_END
