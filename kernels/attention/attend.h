@@ -43,7 +43,7 @@ struct Attention {
 inline const char* check_attention(const Call& call, const Operand& q, const Operand& key,
                                    const Operand& value, const Operand& y, double heads,
                                    double scale) {
-  if (!is_key_cache(key) || key.shape[1] < 1) {
+  if (!is_key_cache(key) || !is_half_or_float(key.dtype) || key.shape[1] < 1) {
     return "key must be fp16 or fp32 [kv_heads, blocks, head_dim, 64]";
   }
   if (!is_value_cache(value, key)) {

@@ -9,7 +9,7 @@ const char* const attribute_names[] = {nullptr};
 
 const char* check(const Call& call) {
   const Operand* o = call.operands;
-  if (!is_key_cache(o[kKey]) || o[kKey].shape[1] < 1) {
+  if (!is_key_cache(o[kKey]) || !is_half_or_float(o[kKey].dtype) || o[kKey].shape[1] < 1) {
     return "key must be fp16 or fp32 [kv_heads, blocks, head_dim, 64]";
   }
   if (!is_value_cache(o[kValue], o[kKey])) {

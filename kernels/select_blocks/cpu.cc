@@ -60,8 +60,9 @@ int64_t integer(const Call& call, int index) {
 const char* check(const Call& call) {
   const Operand* o = call.operands;
   const double* a = call.attributes;
-  if (!is_key_cache(o[kFine]) || !is_key_cache(o[kCoarse]) || o[kCoarse].dtype != o[kFine].dtype ||
-      o[kCoarse].shape[0] != o[kFine].shape[0] || o[kCoarse].shape[2] != o[kFine].shape[2]) {
+  if (!is_key_cache(o[kFine]) || !is_half_or_float(o[kFine].dtype) || !is_key_cache(o[kCoarse]) ||
+      o[kCoarse].dtype != o[kFine].dtype || o[kCoarse].shape[0] != o[kFine].shape[0] ||
+      o[kCoarse].shape[2] != o[kFine].shape[2]) {
     return "fine and coarse must be fp16 or fp32 [kv_heads, blocks, head_dim, 64]";
   }
   int64_t kv_heads = o[kFine].shape[0];

@@ -19,6 +19,10 @@ inline bool is_rows(const Operand& o, const Call& call, DType type) {
          o.stride < kMostElements;
 }
 
+inline bool is_cache_type(DType type) {
+  return is_half_or_float(type) || type == DType::i8 || type == DType::u4;
+}
+
 inline bool is_float_rows(const Operand& o, const Call& call) {
   return is_rows(o, call, DType::f32);
 }
@@ -27,9 +31,9 @@ inline bool is_float_vector(const Operand& o, int64_t n) {
   return is_present(o) && o.rank == 1 && o.dtype == DType::f32 && o.shape[0] == n;
 }
 
-// [kv_heads, blocks, head_dim, 64], fp16 or fp32.
+// [kv_heads, blocks, head_dim, 64] of fp32, fp16, int8 or 4-bit codes (kv_layout.h).
 inline bool is_key_cache(const Operand& o) {
-  if (o.rank != 4 || !is_half_or_float(o.dtype) || o.shape[3] != 64) return false;
+  if (o.rank != 4 || !is_cache_type(o.dtype) || o.shape[3] != 64) return false;
   for (int i = 0; i < 3; i++) {
     if (o.shape[i] < (i == 1 ? 0 : 1) || o.shape[i] >= kMostElements) return false;
   }
