@@ -5,7 +5,7 @@
 
 ARK_KERNEL_BEGIN
 
-// What a product reads: rows of inputs, and per weight group their scale and sum.
+// What a product reads: rows of inputs, and per group (x_group) their scale and sum.
 //
 // An int8 code is as coarse as the largest input of its group makes it, and in language models a
 // few groups hold inputs many times larger than the rest. Where the step is more than kCoarseStep
@@ -79,13 +79,13 @@ inline float sum_of(const float* x, int64_t n) {
 inline void prepare_row(const Weights& w, const Activations& a, int64_t row) {
   const float* x = a.x + row * a.stride;
   float coarse_step = a.codes ? kCoarseStep * root_mean_square(x, w.inputs) : 0;
-  for (int64_t g = 0; g < w.groups; g++) {
-    int64_t at = row * w.groups + g;
-    const float* group = x + g * w.group;
+  for (int64_t g = 0; g < w.x_groups; g++) {
+    int64_t at = row * w.x_groups + g;
+    const float* group = x + g * w.x_group;
     if (a.codes) {
-      quantize_group(a, group, w.group, row * w.inputs + g * w.group, at, coarse_step);
+      quantize_group(a, group, w.x_group, row * w.inputs + g * w.x_group, at, coarse_step);
     } else {
-      a.sums[at] = sum_of(group, w.group);
+      a.sums[at] = sum_of(group, w.x_group);
     }
   }
 }

@@ -1,4 +1,4 @@
-// y = residual + scale * x · Wᵀ for packed float, 8-bit and 4-bit weights.
+// y = residual + scale * x · Wᵀ for packed float, 8-bit, 4-bit and 2-bit weights.
 #include "many_rows.h"
 
 ARK_KERNEL_BEGIN
@@ -34,8 +34,8 @@ const char* check(const Call& call) {
 // Lays the scratch out.
 void place(const Call& call, Cursor* at, Product* p) {
   const Operand& codes = call.operands[kCodes];
-  const Operand& scales = call.operands[kScales];
-  int64_t sums = call.tokens * (is_present(scales) ? scales.shape[1] : 1);
+  const Weights w = read_weights(codes, call.operands[kScales], call.operands[kOffsets]);
+  int64_t sums = call.tokens * w.x_groups;
   if (use_int8(call)) {
     p->a.codes = at->take<int8_t>(call.tokens * codes.shape[1]);
     p->a.fine_codes = at->take<int8_t>(call.tokens * codes.shape[1]);

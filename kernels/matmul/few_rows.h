@@ -4,6 +4,7 @@
 #include "product.h"
 #include "tiles_float.h"
 #include "tiles_int8.h"
+#include "tiles_u2.h"
 
 ARK_KERNEL_BEGIN
 
@@ -22,9 +23,15 @@ inline void tile(const Product& p, int64_t row, int64_t panel, int64_t first, in
   } else if (w.type == DType::bf16) {
     tile_float<BFloat, R, 1>(w, p.a, row, panel, first, last, totals, stride);
   } else {
-    first /= w.group;
-    last /= w.group;
-    if (!p.a.codes) {
+    first /= w.x_group;
+    last /= w.x_group;
+    if (w.type == DType::u2) {
+      if (p.a.codes) {
+        tile_u2<R>(w, p.a, row, panel, first, last, totals, stride);
+      } else {
+        tile_u2_float<R, 1>(w, p.a, row, panel, first, last, totals, stride);
+      }
+    } else if (!p.a.codes) {
       tile_codes<R, 1>(w, p.a, row, panel, first, last, totals, stride);
     } else if (w.type == DType::u4) {
       tile_u4<R>(w, p.a, row, panel, first, last, totals, stride);
@@ -43,6 +50,8 @@ inline void tile_pair(const Product& p, int64_t panel, float* totals) {
     tile_float<Half, 1, 2>(w, p.a, 0, panel, 0, w.inputs, totals, 0);
   } else if (w.type == DType::bf16) {
     tile_float<BFloat, 1, 2>(w, p.a, 0, panel, 0, w.inputs, totals, 0);
+  } else if (w.type == DType::u2) {
+    tile_u2_float<1, 2>(w, p.a, 0, panel, 0, w.x_groups, totals, 0);
   } else {
     tile_codes<1, 2>(w, p.a, 0, panel, 0, w.groups, totals, 0);
   }

@@ -20,7 +20,7 @@ inline void run_block(void* user, int64_t index, int32_t thread) {
   float* totals = p.totals + thread * kTotals;
   constexpr int64_t stride = kPanelBlock * kLanes;
   memset(totals, 0, kTotals * sizeof(float));
-  int64_t unit = is_float_type(p.w.type) ? kFloatBlock : p.w.group;
+  int64_t unit = is_float_type(p.w.type) ? kFloatBlock : p.w.x_group;
   int64_t block = larger(unit, kBytesBlock / (p.a.codes ? 1 : 4) / unit * unit);
   for (int64_t first = 0; first < p.w.inputs; first += block) {
     int64_t last = smaller(first + block, p.w.inputs);

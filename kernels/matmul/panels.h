@@ -17,8 +17,10 @@ struct Weights {
   Offsets kind;
   int64_t outputs;
   int64_t inputs;
-  int64_t group;   // inputs per scale; all of them for float weights
-  int64_t groups;  // 1 for float weights
+  int64_t group;    // inputs per scale; all of them for float weights
+  int64_t groups;   // 1 for float weights
+  int64_t x_group;  // inputs per scale of the activations, which divides group
+  int64_t x_groups;
 };
 
 inline bool is_float_type(DType t) {
@@ -35,13 +37,20 @@ inline const char* check_weights(const Operand& codes, const Operand& scales,
     bool plain = !is_present(scales) && !is_present(offsets);
     return plain ? nullptr : "float weights have no scales or offsets";
   }
-  if (codes.dtype != DType::i8 && codes.dtype != DType::u4) return "codes of an unknown dtype";
+  if (codes.dtype != DType::i8 && codes.dtype != DType::u4 && codes.dtype != DType::u2) {
+    return "codes of an unknown dtype";
+  }
   if (!is_present(scales) || scales.rank != 2 || !is_half_or_float(scales.dtype) ||
       scales.shape[0] != codes.shape[0] || scales.shape[1] < 1) {
     return "scales must be fp16 or fp32 [outputs, groups]";
   }
-  // The sum over a group of products of two int8 has to fit in 32 bits.
   int64_t group = codes.shape[1] / scales.shape[1];
+  if (codes.dtype == DType::u2) {
+    if (is_present(offsets)) return "2-bit codes have no offsets";
+    bool whole = group * scales.shape[1] == codes.shape[1] && group > 0 && group % 16 == 0;
+    return whole ? nullptr : "inputs must be whole groups of a multiple of 16";
+  }
+  // The sum over a group of products of two int8 has to fit in 32 bits.
   if (group * scales.shape[1] != codes.shape[1] || group > 65536 || group % 8 != 0) {
     return "inputs must be whole groups of a multiple of 8, at most 65536";
   }
@@ -55,6 +64,15 @@ inline const char* check_weights(const Operand& codes, const Operand& scales,
   return nullptr;
 }
 
+// The scale of a ternary weight may stand for a whole row; that of the activations never does.
+inline int64_t activation_group(DType type, int64_t group) {
+  constexpr int64_t kMost = 128;
+  if (type != DType::u2 || group <= kMost) return group;
+  int64_t size = kMost;
+  while (group % size != 0) size -= 16;
+  return size;
+}
+
 inline Weights read_weights(const Operand& codes, const Operand& scales, const Operand& offsets) {
   Weights w = {};
   w.codes = static_cast<const char*>(codes.data);
@@ -63,6 +81,8 @@ inline Weights read_weights(const Operand& codes, const Operand& scales, const O
   w.inputs = codes.shape[1];
   w.groups = is_present(scales) ? scales.shape[1] : 1;
   w.group = w.inputs / w.groups;
+  w.x_group = activation_group(w.type, w.group);
+  w.x_groups = w.inputs / w.x_group;
   w.kind = Offsets::symmetric;
   if (is_present(scales)) {
     w.scales = static_cast<const char*>(scales.data);
@@ -77,6 +97,7 @@ inline Weights read_weights(const Operand& codes, const Operand& scales, const O
 }
 
 ARK_INLINE int64_t panel_bytes(const Weights& w) {
+  if (w.type == DType::u2) return w.inputs * 4;
   if (w.type == DType::u4) return w.inputs * 8;
   return w.inputs * (w.type == DType::i8 ? 16 : w.type == DType::f32 ? 64 : 32);
 }
@@ -105,7 +126,9 @@ ARK_INLINE I load_zero_points(const Weights& w, int64_t slot) {
 // What a stored code is short of the code that a minimum belongs to: 8-bit codes are stored - 128.
 ARK_INLINE int32_t minimum_shift(const Weights& w) { return w.type == DType::i8 ? -128 : 0; }
 // The code that stands for zero in a symmetric group.
-ARK_INLINE int32_t symmetric_zero(const Weights& w) { return w.type == DType::u4 ? 8 : 0; }
+ARK_INLINE int32_t symmetric_zero(const Weights& w) {
+  return w.type == DType::u4 ? 8 : w.type == DType::u2 ? 1 : 0;
+}
 
 // One code as it is stored, and one float weight.
 inline int32_t code_at(const Weights& w, int64_t output, int64_t input) {
@@ -113,6 +136,10 @@ inline int32_t code_at(const Weights& w, int64_t output, int64_t input) {
   int64_t lane = output % kLanes;
   if (w.type == DType::i8) {
     return static_cast<int8_t>(p[(input / 4 * kLanes + lane) * 4 + input % 4]);
+  }
+  if (w.type == DType::u2) {
+    uint8_t four = static_cast<uint8_t>(p[(input / 16 * kLanes + lane) * 4 + input % 4]);
+    return four >> input % 16 / 4 * 2 & 3;
   }
   uint8_t byte = static_cast<uint8_t>(p[(input / 8 * kLanes + lane) * 4 + input % 4]);
   return input % 8 >= 4 ? byte >> 4 : byte & 15;

@@ -28,6 +28,22 @@ def matmul(
     return product if residual is None else np.asarray(residual, np.float64) + product
 
 
+def activation_group(weight_group: int) -> int:
+    """Inputs that share one activation scale beside ternary weights.
+
+    Their scales may span whole rows, which is too long for one scale of
+    activations: it is the largest divisor of ``weight_group`` that is a multiple
+    of 16 and at most 128. With other weights, activations have the weights' groups.
+
+    Args:
+        weight_group: inputs per weight scale, a multiple of 16.
+    """
+    size = min(weight_group, 128)
+    while weight_group % size:
+        size -= 16
+    return size
+
+
 def quantize_activations(x: NDArray[Any], group_size: int) -> NDArray[np.float64]:
     """Round activations to the int8 grid that kernels with ``activations=0`` use.
 

@@ -23,7 +23,7 @@ std::vector<Operand> read_operands(const KernelEntry& entry, const ark_operand* 
       fail(ARK_INVALID_ARGUMENT, "no operand " + quote(*name), "that operand", "");
     }
     if (from.rank < 0 || from.rank > 4 || from.dtype < 0 ||
-        from.dtype > static_cast<int32_t>(DType::u4)) {
+        from.dtype > static_cast<int32_t>(DType::u2)) {
       fail(ARK_INVALID_ARGUMENT, "operand " + quote(*name) + " has a bad rank or dtype",
            "a rank up to 4 and one of ark::DType", "");
     }

@@ -9,7 +9,7 @@
 
 namespace ark {
 
-enum class DType : int32_t { f32 = 0, f16 = 1, bf16 = 2, i32 = 3, u8 = 4, i8 = 5, u4 = 6 };
+enum class DType : int32_t { f32 = 0, f16 = 1, bf16 = 2, i32 = 3, u8 = 4, i8 = 5, u4 = 6, u2 = 7 };
 
 // Ordered from worst to best within one architecture.
 enum class Isa : int32_t {

@@ -22,7 +22,7 @@ struct DTypeName {
 constexpr DTypeName kDTypes[] = {
     {"f32", DType::f32, 32}, {"f16", DType::f16, 16}, {"bf16", DType::bf16, 16},
     {"i32", DType::i32, 32}, {"u8", DType::u8, 8},    {"i8", DType::i8, 8},
-    {"u4", DType::u4, 4},
+    {"u4", DType::u4, 4},    {"u2", DType::u2, 2},
 };
 
 class PlanReader {
@@ -66,7 +66,7 @@ class PlanReader {
     for (const DTypeName& known : kDTypes) {
       if (view.string() == known.name) return known.dtype;
     }
-    view.refuse(quote(view.string()), "f32, f16, bf16, i32, u8, i8 or u4");
+    view.refuse(quote(view.string()), "f32, f16, bf16, i32, u8, i8, u4 or u2");
   }
 
   // Raises when [offset, offset + bytes) leaves [0, size) or starts off a multiple of 64.
@@ -86,7 +86,9 @@ class PlanReader {
     PlanBuffer buffer;
     buffer.name = new_name(entry, &buffers_);
     buffer.dtype = read_dtype(entry.at("dtype"));
-    if (buffer.dtype == DType::u4) entry.at("dtype").refuse("a u4 buffer", "a whole-byte type");
+    if (dtype_bits(buffer.dtype) % 8 != 0) {
+      entry.at("dtype").refuse("a " + entry.at("dtype").string() + " buffer", "a whole-byte type");
+    }
     JsonView rows = entry.at("rows");
     if (rows.is(Json::Type::number)) {
       buffer.rows = Rows::fixed;
@@ -124,7 +126,7 @@ class PlanReader {
     if (!checked_multiply(rows * dtype_bits(weight.dtype), weight.shape[1], &bits)) {
       shape.refuse("a product beyond 2^63 bits", "a smaller shape");
     }
-    if (bits % 8 != 0) shape.refuse("half a byte", "an even number of 4-bit codes");
+    if (bits % 8 != 0) shape.refuse("part of a byte", "codes that fill whole bytes");
     weight.offset = entry.at("offset").integer(0, kMostBytes);
     weight.bytes = entry.at("bytes").integer(0, kMostBytes);
     if (weight.bytes < bits / 8) {

@@ -146,6 +146,14 @@ ARK_INLINE void unpack_u4(const uint8_t* p, B* low, B* high) {
   *high = {_mm256_and_si256(_mm256_srli_epi16(a, 4), mask),
            _mm256_and_si256(_mm256_srli_epi16(b, 4), mask)};
 }
+// The codes in bits 2J..2J+1 of each byte.
+template <int J>
+ARK_INLINE B codes_u2(B bytes) {
+  __m256i mask = _mm256_set1_epi8(3);
+  if (J == 0) return {_mm256_and_si256(bytes.a, mask), _mm256_and_si256(bytes.b, mask)};
+  return {_mm256_and_si256(_mm256_srli_epi16(bytes.a, 2 * J), mask),
+          _mm256_and_si256(_mm256_srli_epi16(bytes.b, 2 * J), mask)};
+}
 ARK_INLINE D dot_zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) {
   __m256i four = _mm256_set1_epi32(load_word(x));

@@ -116,6 +116,13 @@ ARK_INLINE void unpack_u4(const uint8_t* p, B* low, B* high) {
   *low = {_mm512_and_si512(bytes, mask)};
   *high = {_mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask)};
 }
+// The codes in bits 2J..2J+1 of each byte.
+template <int J>
+ARK_INLINE B codes_u2(B bytes) {
+  __m512i mask = _mm512_set1_epi8(3);
+  if (J == 0) return {_mm512_and_si512(bytes.r, mask)};
+  return {_mm512_and_si512(_mm512_srli_epi16(bytes.r, 2 * J), mask)};
+}
 ARK_INLINE D dot_zero() { return izero(); }
 #if defined(ARK_ISA_avx512vnni)
 ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) {

@@ -160,6 +160,17 @@ ARK_INLINE void unpack_u4(const uint8_t* p, B* low, B* high) {
   *high = ARK_EACH(high_nibbles, bytes);
 }
 
+// The codes in bits 2J..2J+1 of each byte. A shift by a register takes any count, also 0.
+template <int J>
+ARK_INLINE int8x16_t codes_u2(int8x16_t x) {
+  uint8x16_t moved = vshlq_u8(vreinterpretq_u8_s8(x), vdupq_n_s8(-2 * J));
+  return vandq_s8(vreinterpretq_s8_u8(moved), vdupq_n_s8(3));
+}
+template <int J>
+ARK_INLINE B codes_u2(B bytes) {
+  return {codes_u2<J>(bytes.a), codes_u2<J>(bytes.b), codes_u2<J>(bytes.c), codes_u2<J>(bytes.d)};
+}
+
 #if defined(ARK_ISA_dotprod)
 using D = I;
 ARK_INLINE D dot_zero() { return izero(); }

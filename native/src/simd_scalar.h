@@ -199,6 +199,14 @@ ARK_INLINE void unpack_u4(const uint8_t* p, B* low, B* high) {
     high->v[i] = static_cast<int8_t>(p[i] >> 4);
   }
 }
+// The codes in bits 2J..2J+1 of each byte.
+template <int J>
+ARK_INLINE B codes_u2(B bytes) {
+  for (int i = 0; i < 64; i++) {
+    bytes.v[i] = static_cast<int8_t>(static_cast<uint8_t>(bytes.v[i]) >> 2 * J & 3);
+  }
+  return bytes;
+}
 ARK_INLINE D dot_zero() { return izero(); }
 ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
   for (int i = 0; i < 16; i++) {

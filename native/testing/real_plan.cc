@@ -64,12 +64,14 @@ constexpr const char* kSteps = R"("body": [
      "v": {"buffer": "qkv", "column": 24, "columns": 8}, "key": {"cache": "key"}, "value": {"cache": "value"}}},
     AT
     {"kernel": "matmul", "operands": {"x": {"buffer": "mixed"}, "codes": {"weight": "o"},
+     "scales": {"weight": "o.scales"},
      "residual": {"buffer": "hidden"}, "y": {"buffer": "hidden"}}, "attributes": {"scale": 0.5}},
     {"kernel": "matmul", "operands": {"x": {"buffer": "hidden"}, "codes": {"weight": "gate_up"},
      "scales": {"weight": "gate_up.scales"}, "y": {"buffer": "qkv"}}},
     {"kernel": "swiglu", "operands": {"gate": {"buffer": "qkv", "column": 0, "columns": 16},
      "up": {"buffer": "qkv", "column": 16, "columns": 16}, "y": {"buffer": "mixed"}}},
     {"kernel": "matmul", "operands": {"x": {"buffer": "mixed"}, "codes": {"weight": "o"},
+     "scales": {"weight": "o.scales"},
      "residual": {"buffer": "hidden"}, "y": {"buffer": "head_input"}}}
   ],
   "head": [
@@ -118,7 +120,8 @@ Files real_files(bool sparse) {
   b.weight("long", "f32", "4", b.floats(4, 0.01f, 1));
   b.weight("qkv", "u4", "32, 16", b.noise(256));
   b.weight("qkv.scales", "f32", "32, 1", b.floats(32, 0.01f, 0.1f));
-  b.weight("o", "f32", "16, 16", b.floats(256, -0.3f, 0.3f));
+  b.weight("o", "u2", "16, 16", b.noise(64));
+  b.weight("o.scales", "f16", "16, 1", std::string(32, '\x20'));
   b.weight("gate_up", "i8", "32, 16", b.noise(512));
   b.weight("gate_up.scales", "f32", "32, 1", b.floats(32, 0.001f, 0.01f));
   std::string caches =

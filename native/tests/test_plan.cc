@@ -73,6 +73,8 @@ TEST(plan_refuses_bad_sizes_and_names) {
       {"\"dtype\": \"i32\", \"rows\": \"tokens\", \"columns\": 4",
        "\"dtype\": \"u4\", \"rows\": \"tokens\", \"columns\": 4", "u4 buffer"},
       {"\"dtype\": \"i32\", \"rows\": \"tokens\", \"columns\": 4",
+       "\"dtype\": \"u2\", \"rows\": \"tokens\", \"columns\": 4", "u2 buffer"},
+      {"\"dtype\": \"i32\", \"rows\": \"tokens\", \"columns\": 4",
        "\"dtype\": \"f8\", \"rows\": \"tokens\", \"columns\": 4", "'f8'"},
       {"\"columns\": 4, \"offset\": 512", "\"columns\": 2147483648, \"offset\": 512",
        "inside the 640 bytes"},

@@ -171,6 +171,30 @@ def test_bad_attributes_are_refused(kernels: LibraryRunner, isas: list[str], ker
                 raise AssertionError(f"{name}={value} was accepted")
 
 
+@pytest.mark.parametrize("kernel", ["matmul", "embed"])
+def test_ternary_shapes_of_a_hostile_plan_are_refused(
+    kernels: LibraryRunner, isas: list[str], kernel: str
+) -> None:
+    """Groups that are no multiple of 16 or leave inputs over, no scales, and offsets."""
+    rng = np.random.default_rng(3)
+    weight = checks.random_weight(rng, 20, 192, "u2 symmetric f16", 64)
+    make = checks.check_matmul if kernel == "matmul" else checks.check_embed
+    sound = make(rng, weight, 3, 1).call
+    kernels.run([(sound, isas[0], 1)])
+    index = {name: i for i, name in enumerate(("x", "codes", "scales", "offsets"))}
+    scales = sound.operands[index["scales"]]
+    assert scales is not None
+    changes: list[tuple[str, Operand | None]] = [("scales", None), ("offsets", scales)]
+    changes += [
+        ("scales", dataclasses.replace(scales, shape=(20, n))) for n in (0, 5, 7, 8, 24, 2**40)
+    ]
+    for name, changed in changes:
+        operands = list(sound.operands)
+        operands[index[name]] = changed
+        with pytest.raises(RefusedCall, match=kernel):
+            kernels.run([(dataclasses.replace(sound, operands=operands), isas[0], 1)])
+
+
 def test_fewer_tokens_than_rows_are_sound_and_more_are_refused(
     kernels: LibraryRunner, isas: list[str]
 ) -> None:

@@ -54,7 +54,40 @@ def test_matmul(
     checks.run_checks(kernels, [check], isas, THREADS)
 
 
-@pytest.mark.parametrize("kind", ["u4 symmetric f16", "u4 zero f16", "i8 symmetric f16", "bf16"])
+@examples
+@given(
+    seed=seeds,
+    kind=st.sampled_from(checks.TERNARY_KINDS),
+    group=st.sampled_from([16, 32, 48, 64, 128, 176, 256, 272, 1024]),
+    groups=st.integers(1, 3),
+    outputs=st.integers(1, 90),
+    tokens=st.integers(1, 70),
+    activations=st.integers(0, 1),
+)
+def test_ternary_matmul(
+    kernels: LibraryRunner,
+    isas: list[str],
+    seed: int,
+    kind: str,
+    group: int,
+    groups: int,
+    outputs: int,
+    tokens: int,
+    activations: int,
+) -> None:
+    """Groups beyond 128 have several activation scales; one group is a scale per row."""
+    rng = np.random.default_rng(seed)
+    weight = checks.random_weight(rng, outputs, group * groups, kind, group)
+    check = checks.check_matmul(rng, weight, tokens, activations)
+    checks.run_checks(kernels, [check], isas, (1, 3, 8))
+
+
+TERNARY = "u2 symmetric f16"
+
+
+@pytest.mark.parametrize(
+    "kind", ["u4 symmetric f16", "u4 zero f16", "i8 symmetric f16", TERNARY, "bf16"]
+)
 @pytest.mark.parametrize("activations", [0, 1])
 def test_matmul_over_several_blocks_of_rows_panels_and_inputs(
     kernels: LibraryRunner, isas: list[str], kind: str, activations: int
@@ -65,7 +98,7 @@ def test_matmul_over_several_blocks_of_rows_panels_and_inputs(
     checks.run_checks(kernels, [check], isas, (1, 2))
 
 
-@pytest.mark.parametrize("kind", ["u4 symmetric f16", "i8 zero f16", "f16"])
+@pytest.mark.parametrize("kind", ["u4 symmetric f16", "i8 zero f16", TERNARY, "f16"])
 @pytest.mark.parametrize("activations", [0, 1])
 def test_a_row_of_matmul_does_not_depend_on_the_rows_beside_it(
     kernels: LibraryRunner, isas: list[str], kind: str, activations: int
@@ -121,8 +154,26 @@ def test_matmul_extreme_codes_do_not_overflow(
                 assert (y == sign * 127.0 * 1024 * code).all()
 
 
+def test_extreme_ternary_sums_do_not_overflow(kernels: LibraryRunner, isas: list[str]) -> None:
+    for code in (0, 1, 2, 3):
+        codes = checks.packing.codes2(np.full((16, 4096), code, np.uint8))
+        ones = checks.packing.panels(np.ones((16, 1), np.float32))
+        for sign in (1, -1):
+            x = np.full((1, 4096), sign * 127, np.float32)
+            call = Call("matmul").add("x", x).add("codes", codes, "u2", (16, 4096))
+            call.add("scales", ones, "f32", (16, 1)).skip().skip()
+            call.add("y", np.zeros((1, 16), np.float32))
+            for isa in isas:
+                y = kernels.run([(call, isa, 1)])[0]["y"]
+                assert (y == sign * 127.0 * 4096 * (code - 1)).all()
+
+
 @examples
-@given(seed=seeds, kind=st.sampled_from(checks.WEIGHT_KINDS), tokens=st.integers(1, 5))
+@given(
+    seed=seeds,
+    kind=st.sampled_from(checks.WEIGHT_KINDS + checks.TERNARY_KINDS),
+    tokens=st.integers(1, 5),
+)
 def test_embed(kernels: LibraryRunner, isas: list[str], seed: int, kind: str, tokens: int) -> None:
     rng = np.random.default_rng(seed)
     inputs = 32 * int(rng.integers(1, 9)) if " " in kind else int(rng.integers(1, 200))

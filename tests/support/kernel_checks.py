@@ -15,7 +15,7 @@ from arkinfer.kernels.attention.reference import attention
 from arkinfer.kernels.block_sparse_attention.reference import block_sparse_attention
 from arkinfer.kernels.compress_keys.reference import compress_keys
 from arkinfer.kernels.embed.reference import embed
-from arkinfer.kernels.matmul.reference import matmul, quantize_activations
+from arkinfer.kernels.matmul.reference import activation_group, matmul, quantize_activations
 from arkinfer.kernels.rms_norm.reference import rms_norm
 from arkinfer.kernels.rope.reference import rope
 from arkinfer.kernels.rope_table.reference import rope_table
@@ -69,7 +69,10 @@ def close(actual: Array, expected: Array, tolerance: Array | float) -> None:
 
 @dataclass
 class Weight:
-    """A random weight: its values, a bound of what kernels add up for it, and its operands."""
+    """A random weight: its values, a bound of what kernels add up for it, and its operands.
+
+    ``group`` counts the inputs that share an activation scale.
+    """
 
     values: Array
     magnitude: Array
@@ -97,7 +100,7 @@ def random_weight(
         codes = ("codes", packing.panels(values), kind, shape)
         return Weight(exact, np.abs(exact), inputs, False, [codes, None, None])
     dtype, offset, scale_type = kind.split()
-    most = 15 if dtype == "u4" else 255
+    most = {"u2": 3, "u4": 15, "i8": 255}[dtype]
     scale_dtype = CACHE_TYPES[scale_type]
     groups = (outputs, inputs // group)
     codes_array = rng.integers(0, most + 1, shape).astype(np.uint8)
@@ -112,18 +115,20 @@ def random_weight(
         offsets = rng.standard_normal(groups).astype(scale_dtype)
         values = wide * codes_array + np.repeat(offsets.astype(np.float64), group, axis=1)
     else:
-        values = wide * (codes_array.astype(np.float64) - (most + 1) // 2)
+        middle = 1 if dtype == "u2" else (most + 1) // 2
+        values = wide * (codes_array.astype(np.float64) - middle)
     magnitude = wide * most + np.abs(values)
-    packed = packing.codes4(codes_array) if dtype == "u4" else packing.codes8(codes_array)
+    pack = {"u2": packing.codes2, "u4": packing.codes4, "i8": packing.codes8}[dtype]
     parts: list[tuple[str, Array, str, tuple[int, ...]] | None] = [
-        ("codes", packed, dtype, shape),
+        ("codes", pack(codes_array), dtype, shape),
         ("scales", packing.panels(scales), scale_type, groups),
         None,
     ]
     if offsets is not None:
         offset_type = {"uint8": "u8", "int8": "i8"}.get(offsets.dtype.name, scale_type)
         parts[2] = ("offsets", packing.panels(offsets), offset_type, groups)
-    return Weight(values, magnitude, group, True, parts)
+    together = activation_group(group) if dtype == "u2" else group
+    return Weight(values, magnitude, together, True, parts)
 
 
 WEIGHT_KINDS = list(FLOAT_TYPES) + [
@@ -132,6 +137,7 @@ WEIGHT_KINDS = list(FLOAT_TYPES) + [
     for offset in ("symmetric", "zero", "minimum")
     for scale in ("f16", "f32")
 ]
+TERNARY_KINDS = ["u2 symmetric f16", "u2 symmetric f32"]
 
 
 def check_matmul(
@@ -487,7 +493,7 @@ def small_checks(seed: int, heavy: bool = True) -> list[Check]:
     """A few calls of every kernel at odd sizes, for platforms where each call is slow."""
     rng = np.random.default_rng(seed)
     checks: list[Check] = []
-    for kind in WEIGHT_KINDS:
+    for kind in WEIGHT_KINDS + TERNARY_KINDS:
         quantized = " " in kind
         for tokens, activations in ((1, 0), (1, 1), (3, 0), (19, 1)):
             group = int(rng.choice([16, 32, 64, 128])) if quantized else 0

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-DTYPES = {"f32": 0, "f16": 1, "bf16": 2, "i32": 3, "u8": 4, "i8": 5, "u4": 6}
+DTYPES = {"f32": 0, "f16": 1, "bf16": 2, "i32": 3, "u8": 4, "i8": 5, "u4": 6, "u2": 7}
 
 
 class RefusedCall(Exception):

@@ -33,6 +33,15 @@ def codes4(codes: Array) -> NDArray[np.uint8]:
     return np.ascontiguousarray(chunks[..., 0] | chunks[..., 1] << 4)
 
 
+def codes2(codes: Array) -> NDArray[np.uint8]:
+    """uint8 codes below 4 [outputs, inputs] -> bytes [outputs/16, inputs/16, 16, 4]."""
+    cut = panels(codes.astype(np.uint8))
+    count, inputs, _ = cut.shape
+    chunks = cut.reshape(count, inputs // 16, 4, 4, 16).transpose(0, 1, 4, 3, 2)
+    both = chunks[..., 0] | chunks[..., 1] << 2 | chunks[..., 2] << 4 | chunks[..., 3] << 6
+    return np.ascontiguousarray(both)
+
+
 def key_cache(keys: Array, blocks: int, fill: float = np.nan) -> Array:
     """[kv_heads, tokens, head_dim] -> [kv_heads, blocks, head_dim, 64]; the rest is ``fill``."""
     kv_heads, tokens, head_dim = keys.shape

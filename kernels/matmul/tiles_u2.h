@@ -1,0 +1,128 @@
+// Tiles of a product with ternary weights: R rows by 16 outputs. A chunk is 16 inputs in 64 bytes.
+// The scale of a weight may span many groups of activations, and each of these is summed apart.
+#pragma once
+
+#include "tiles_float.h"
+#include "tiles_int8.h"
+
+ARK_KERNEL_BEGIN
+
+// A D holds kDotLimit products of codes up to 15, so five times as many of codes up to 3; a
+// group of activations has at most 128 inputs, which are 32 products.
+static_assert(kDotLimit * 5 >= 32, "a group of activations fits in one D");
+
+template <int R, int J>
+ARK_INLINE void add_codes_u2(B bytes, const int8_t* x, int64_t inputs, D* part) {
+  B codes = codes_u2<J>(bytes);
+  for (int r = 0; r < R; r++) part[r] = dot_u4(part[r], codes, x + r * inputs + 4 * J);
+}
+
+// The integer product of one group of codes with R rows.
+template <int R>
+ARK_INLINE void dot_group_u2(const char* codes, const int8_t* x, int64_t inputs, int64_t group,
+                             I* dot) {
+  D part[R];
+  for (int r = 0; r < R; r++) part[r] = dot_zero();
+  ARK_ROLLED
+  for (int64_t k = 0; k < group; k += 16) {
+    B bytes = load_bytes(codes + k * 4);
+    if (R == 1) prefetch(codes + k * 4 + kPrefetchBytes);
+    add_codes_u2<R, 0>(bytes, x + k, inputs, part);
+    add_codes_u2<R, 1>(bytes, x + k, inputs, part);
+    add_codes_u2<R, 2>(bytes, x + k, inputs, part);
+    add_codes_u2<R, 3>(bytes, x + k, inputs, part);
+  }
+  for (int r = 0; r < R; r++) dot[r] = sum_dot(part[r]);
+}
+
+// The dot products of R rows with one group, as floats: zero is code 1.
+template <int R>
+ARK_INLINE void product_u2(const Weights& w, const char* codes, const int8_t* x,
+                           const int32_t* sums, V* product) {
+  I dot[R];
+  dot_group_u2<R>(codes, x, w.inputs, w.x_group, dot);
+  for (int r = 0; r < R; r++) product[r] = to_float(sub(dot[r], iset(sums[r * w.x_groups])));
+}
+
+// Adds groups of activations [first, last) of one panel to totals [R][stride].
+template <int R>
+inline void tile_u2(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
+                    int64_t first, int64_t last, float* totals, int64_t stride) {
+  V total[R];
+  for (int r = 0; r < R; r++) total[r] = load(totals + r * stride);
+  int64_t span = w.group / w.x_group;
+  int64_t slot = panel_index * w.groups + first / span;
+  int64_t left = span - first % span;
+  for (int64_t g = first; g < last; g++) {
+    const char* codes = panel(w, panel_index) + g * w.x_group * 4;
+    int64_t at = row * w.x_groups + g;
+    int64_t begin = row * w.inputs + g * w.x_group;
+    V product[R];
+    product_u2<R>(w, codes, a.codes + begin, a.code_sums + at, product);
+    if (any_coarse<R>(a.coarse + at, w.x_groups)) {
+      V fine[R];
+      product_u2<R>(w, codes, a.fine_codes + begin, a.fine_sums + at, fine);
+      for (int r = 0; r < R; r++) product[r] = fma(fine[r], set(1.0f / kFineSteps), product[r]);
+    }
+    V scale = load_scales(w, slot);
+    for (int r = 0; r < R; r++) {
+      total[r] = fma(product[r], mul(scale, set(a.scales[at + r * w.x_groups])), total[r]);
+    }
+    if (--left == 0) {
+      left = span;
+      slot++;
+    }
+  }
+  for (int r = 0; r < R; r++) store(totals + r * stride, total[r]);
+}
+
+template <int J>
+ARK_INLINE V code_u2(I word) {
+  return to_float(bits_and(shr<8 * (J % 4) + 2 * (J / 4)>(word), 3));
+}
+template <int R, int P, int J>
+ARK_INLINE void add_u2(const I* words, const float* x, int64_t stride, V* part) {
+  V w[P];
+  for (int p = 0; p < P; p++) w[p] = code_u2<J>(words[p]);
+  add_input<R, P>(w, x + J, stride, part);
+}
+template <int R, int P, int J>
+ARK_INLINE void add_four_u2(const I* words, const float* x, int64_t stride, V* part) {
+  add_u2<R, P, J>(words, x, stride, part);
+  add_u2<R, P, J + 1>(words, x, stride, part);
+  add_u2<R, P, J + 2>(words, x, stride, part);
+  add_u2<R, P, J + 3>(words, x, stride, part);
+}
+
+// The same with fp32 activations, for P panels.
+template <int R, int P>
+inline void tile_u2_float(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
+                          int64_t first, int64_t last, float* totals, int64_t stride) {
+  int64_t bytes = panel_bytes(w);
+  int64_t span = w.group / w.x_group;
+  for (int64_t g = first; g < last; g++) {
+    const char* codes = panel(w, panel_index) + g * w.x_group * 4;
+    const float* x = a.x + row * a.stride + g * w.x_group;
+    V part[R * P];
+    for (int i = 0; i < R * P; i++) part[i] = zero();
+    for (int64_t k = 0; k < w.x_group; k += 16, codes += 64, x += 16) {
+      I words[P];
+      for (int p = 0; p < P; p++) words[p] = load_words(codes + p * bytes);
+      if (R == 1) prefetch(codes + kPrefetchBytes);
+      add_four_u2<R, P, 0>(words, x, a.stride, part);
+      add_four_u2<R, P, 4>(words, x, a.stride, part);
+      add_four_u2<R, P, 8>(words, x, a.stride, part);
+      add_four_u2<R, P, 12>(words, x, a.stride, part);
+    }
+    for (int p = 0; p < P; p++) {
+      V scale = load_scales(w, (panel_index + p) * w.groups + g / span);
+      for (int r = 0; r < R; r++) {
+        V product = sub(part[r * P + p], set(a.sums[(row + r) * w.x_groups + g]));
+        float* at = totals + r * stride + p * kLanes;
+        store(at, fma(scale, product, load(at)));
+      }
+    }
+  }
+}
+
+ARK_KERNEL_END
