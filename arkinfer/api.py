@@ -38,9 +38,10 @@ def compile(
         path: a Hugging Face folder with safetensors, or a GGUF file.
         target: a device profile (``arkinfer devices`` lists them) or a backend.
         quant: ``"w4g128"`` and so on (bits, group size; ``z`` behind for
-            asymmetric), ``"none"`` for the stored floats, ``"keep"`` for the
-            checkpoint's own quantized bits. By default ``"keep"`` where there
-            are such bits, else ``"w4g128"``.
+            asymmetric), ``"ternary"`` for -1, 0 and 1 with a scale per row
+            (``"ternaryg64"``: per group), ``"none"`` for the stored floats,
+            ``"keep"`` for the checkpoint's own quantized or ternary values. By
+            default ``"keep"`` where there are such, else ``"w4g128"``.
         context: the most tokens that a session may hold.
         output: the bundle's folder; by default beside the current folder's
             other files, named after the checkpoint.

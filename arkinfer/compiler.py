@@ -33,7 +33,7 @@ from arkinfer.manifest import (
     TokenizerSettings,
 )
 from arkinfer.passes import PassOptions
-from arkinfer.quantize import policy
+from arkinfer.quantize import detect, policy
 from arkinfer.quantize.schemes import GroupScheme
 
 Sparse = Literal["auto", "on", "off", "force"]
@@ -88,7 +88,7 @@ def compile(
     config = dataclasses.replace(checkpoint.config, sparse=choose_sparse(checkpoint.config, sparse))
     tokens = choose_context(config, context)
     options = CompileOptions(context=tokens, chunk=min(chunk, tokens))
-    quant = quant or default_quant(checkpoint)
+    quant = choose_quant(checkpoint, quant)
     destination = Path(output) if output is not None else default_output(checkpoint)
 
     report("building the graph", 0.01)
@@ -198,10 +198,17 @@ def choose_sparse(config: ModelConfig, mode: str) -> SparseConfig | None:
     return SparseConfig(generation="A", lse="exact")
 
 
-def default_quant(checkpoint: Checkpoint) -> str:
-    """``keep`` for a checkpoint with quantized tensors, else ``w4g128``."""
-    quantized = any(isinstance(t.storage, GroupScheme) for t in checkpoint.tensors.values())
-    return "keep" if quantized else "w4g128"
+def choose_quant(checkpoint: Checkpoint, quant: str | None) -> str:
+    """The quantization that was asked for, with its default and with ``keep`` filled in.
+
+    By default what the checkpoint is quantized to is kept, else it is ``w4g128``. Projections that
+    are ternary but stored as floats count as quantized, and are kept by a ternary scheme.
+    """
+    if quant not in (None, "keep"):
+        return str(quant)
+    if any(isinstance(t.storage, GroupScheme) for t in checkpoint.tensors.values()):
+        return "keep"
+    return detect.ternary(checkpoint) or quant or "w4g128"
 
 
 def default_output(checkpoint: Checkpoint) -> Path:

@@ -1,8 +1,8 @@
 """GGML's block formats as group schemes: their bits, byte for byte, and nothing lost.
 
 A row of a quantized tensor is a sequence of blocks; each format is described by its block
-layout, little-endian. Scales and minimums of Q4_0, Q4_1 and Q8_0 are the block's own fp16
-numbers; those of Q4_K and Q6_K are products of an fp16 number and a small integer,
+layout, little-endian. Scales and minimums of Q4_0, Q4_1, Q8_0, TQ1_0 and TQ2_0 are the block's
+own fp16 numbers; those of Q4_K and Q6_K are products of an fp16 number and a small integer,
 which float32 holds exactly.
 """
 
@@ -105,6 +105,33 @@ def _q6_k(blocks: Bytes) -> Parts:
     return (codes + 96).astype(np.uint8).reshape(-1, 256), scales, None
 
 
+def _tq2_0(blocks: Bytes) -> Parts:
+    """66 bytes: 64 bytes of bit pairs, scale fp16. Codes 0, 1, 2 are -1, 0, 1.
+
+    Every 32 bytes hold 128 weights: their bit pairs, from the lowest, belong to weights 0-31,
+    32-63, 64-95 and 96-127.
+    """
+    pairs = blocks[:, :64].reshape(-1, 2, 1, 32)
+    codes = (pairs >> np.array([0, 2, 4, 6], np.uint8)[:, None]) & np.uint8(3)
+    return codes.reshape(-1, 256), _half(blocks, 64), None
+
+
+def _tq1_0(blocks: Bytes) -> Parts:
+    """54 bytes: 48 bytes of five ternary digits, 4 of four, scale fp16.
+
+    A byte is the fraction 0.t0t1t2t3t4 in base 3, times 256 and rounded up: multiplying by
+    3**n, modulo 256, leaves digit n in front. Byte j of the first 32 holds weights 32n+j, of the
+    next 16 weights 160+16n+j, of the last four 240+4n+j.
+    """
+    powers = np.array([1, 3, 9, 27, 81], np.uint8)[:, None]
+    parts = []
+    for first, last, digits in ((0, 32, 5), (32, 48, 5), (48, 52, 4)):
+        # uint8 products wrap around, which is the modulus.
+        fraction = blocks[:, None, first:last] * powers[:digits]
+        parts.append(((fraction.astype(np.uint16) * 3) >> 8).reshape(len(blocks), -1))
+    return np.concatenate(parts, axis=1).astype(np.uint8), _half(blocks, 52), None
+
+
 # By the number of the type in a GGUF file.
 BLOCK_TYPES: dict[int, BlockType] = {
     2: BlockType("Q4_0", 32, 18, GroupScheme(4, 32), _q4_0),
@@ -112,6 +139,8 @@ BLOCK_TYPES: dict[int, BlockType] = {
     8: BlockType("Q8_0", 32, 34, GroupScheme(8, 32), _q8_0),
     12: BlockType("Q4_K", 256, 144, GroupScheme(4, 32, "minimum", "fp32"), _q4_k),
     14: BlockType("Q6_K", 256, 210, GroupScheme(8, 16, "symmetric", "fp32"), _q6_k),
+    34: BlockType("TQ1_0", 256, 54, GroupScheme(2, 256), _tq1_0),
+    35: BlockType("TQ2_0", 256, 66, GroupScheme(2, 256), _tq2_0),
 }
 
 # Types that are known by name and size but not read: name, weights and bytes of a block.
@@ -136,7 +165,5 @@ UNREAD_TYPES: dict[int, tuple[str, int, int]] = {
     27: ("I64", 1, 8),
     28: ("F64", 1, 8),
     29: ("IQ1_M", 256, 56),
-    34: ("TQ1_0", 256, 54),
-    35: ("TQ2_0", 256, 66),
     39: ("MXFP4", 32, 17),
 }

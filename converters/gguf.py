@@ -1,4 +1,4 @@
-"""GGUF files with their bits kept: float, Q4_0, Q4_1, Q8_0, Q4_K and Q6_K tensors."""
+"""GGUF files with their bits kept: float, Q4_0, Q4_1, Q8_0, Q4_K, Q6_K and TQ tensors."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def _refuse_unread_types(file: GgufFile) -> None:
         raise UnsupportedQuantizationError(
             f"'{file.path}' stores tensors in types that are not read: "
             f"{', '.join(unread[:6])}{more}",
-            "F32, F16, BF16, or matrices in Q4_0, Q4_1, Q8_0, Q4_K or Q6_K",
+            "F32, F16, BF16, or matrices in Q4_0, Q4_1, Q8_0, Q4_K, Q6_K, TQ1_0 or TQ2_0",
         )
 
 

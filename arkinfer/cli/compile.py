@@ -52,9 +52,10 @@ def compile(
         typer.Option(
             metavar="SCHEME",
             help="w4g32, w4g64, w4g128, w8g32, w8g64 or w8g128: 4 or 8 bits with one scale for "
-            "so many inputs (z behind it: asymmetric). keep: the checkpoint's own quantized "
-            "bits. none: its floats.",
-            show_default="keep for a quantized checkpoint, else w4g128",
+            "so many inputs (z behind it: asymmetric). ternary: -1, 0 and 1 with a scale per row, "
+            "for models trained for it (ternaryg32, g64, g128: per group). keep: the "
+            "checkpoint's own quantized or ternary values. none: its floats.",
+            show_default="keep for a quantized or ternary checkpoint, else w4g128",
         ),
     ] = None,
     context: Annotated[

@@ -4,12 +4,13 @@
 |---|---|
 | f32 | none: the input is the value |
 | f16, bf16 | ``Cast`` |
-| symmetric | ``DequantizeLinear`` whose zero points are all 2**(bits - 1) |
+| symmetric | ``DequantizeLinear`` whose zero points are all the scheme's middle |
 | zero_point | ``DequantizeLinear`` |
 | minimum | ``DequantizeLinear`` without zero points, plus the minimums of the groups |
 
 The FLOAT value is called ``NAME.float`` unless it is the input ``NAME`` itself. Scales
-and minimums are FLOAT inputs, codes and zero points UINT4 or UINT8.
+and minimums are FLOAT inputs, codes and zero points UINT4 or UINT8. Ternary codes are UINT4
+too, with zero points of 1: onnxruntime has no kernels for ONNX's 2-bit types.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _DTYPES: dict[str, ir.DataType] = {
     "f16": ir.DataType.FLOAT16,
     "bf16": ir.DataType.BFLOAT16,
 }
-_CODES = {4: ir.DataType.UINT4, 8: ir.DataType.UINT8}
+_CODES = {2: ir.DataType.UINT4, 4: ir.DataType.UINT4, 8: ir.DataType.UINT8}
 
 
 def float_value(graph: Graph, name: str) -> ir.Value:
@@ -127,9 +128,9 @@ def _express(b: Builder, spec: WeightSpec) -> ir.Value:
         zeros = b.input(f"{spec.name}.zero_points", code_type, [outputs, groups])
         return b.op("DequantizeLinear", codes, scales, zeros, name=label, **layout)
     if storage.offset == "symmetric":
-        middle = ir.tensor(np.array([1 << (storage.bits - 1)], np.uint8))
+        middle = ir.tensor(np.array([storage.middle], np.uint8))
         zeros = b.op("ConstantOfShape", b.ints(outputs, groups), value=middle)
-        if storage.bits == 4:
+        if code_type == ir.DataType.UINT4:
             zeros = b.op("Cast", zeros, to=int(code_type))
         return b.op("DequantizeLinear", codes, scales, zeros, name=label, **layout)
     minimums = b.input(f"{spec.name}.minimums", _FLOAT, [outputs, groups])

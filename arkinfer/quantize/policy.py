@@ -13,13 +13,25 @@ from arkinfer.quantize.schemes import GroupScheme
 Role = Literal["embedding", "norm", "head", "projection"]
 Storage = FloatType | GroupScheme
 
+# Stands for a group of all inputs until a weight's shape is known.
+_WHOLE_ROW = 0
+_TERNARY_GROUPS = (32, 64, 128)
+
 _ASKED: dict[str, GroupScheme] = {
     str(scheme): scheme
     for bits in (4, 8)
     for group in (32, 64, 128)
     for scheme in (GroupScheme(bits, group), GroupScheme(bits, group, "zero_point"))
 }
+# A scale per row is little to store, and float32 holds any checkpoint's scale exactly.
+_ASKED["ternary"] = GroupScheme(2, _WHOLE_ROW, "symmetric", "fp32")
+_ASKED |= {str(scheme): scheme for scheme in (GroupScheme(2, n) for n in _TERNARY_GROUPS)}
 
+# From the longest groups to the shortest.
+TERNARY_CHOICES: tuple[str, ...] = (
+    "ternary",
+    *(str(GroupScheme(2, n)) for n in reversed(_TERNARY_GROUPS)),
+)
 QUANT_CHOICES: tuple[str, ...] = ("none", "keep", *_ASKED)
 
 # What a role's weights become when a scheme is asked for. The embedding is only
@@ -38,7 +50,9 @@ def parse(quant: str) -> Literal["none", "keep"] | GroupScheme:
 
     ``none`` leaves every weight as it is stored; ``keep`` is the same and
     promises that there are quantized weights to keep; ``w4g128`` and its like
-    name bits and group, with a final ``z`` for zero points.
+    name bits and group, with a final ``z`` for zero points. ``ternary`` has a scale per
+    row (its ``group_size`` is 0 here; :func:`choose` fills it in), ``ternaryg64`` and its
+    like one per group.
 
     Raises:
         InvalidOptionError: it is none of :data:`QUANT_CHOICES`.
@@ -90,11 +104,18 @@ def choose(quant: str, role: Role, stored: Storage, inputs: int | None = None) -
         return "f32"
     if rule == "as stored" or not isinstance(asked, GroupScheme):
         return stored
-    scheme = replace(asked, bits=8) if rule == "8 bits" else asked
+    scheme = _eight_bits(asked) if rule == "8 bits" else asked
     return scheme if inputs is None else _fit(scheme, inputs, stored)
 
 
+def _eight_bits(asked: GroupScheme) -> GroupScheme:
+    group = 128 if asked.group_size == _WHOLE_ROW else asked.group_size
+    return replace(asked, bits=8, group_size=group, scale_dtype="fp16")
+
+
 def _fit(scheme: GroupScheme, inputs: int, stored: Storage) -> Storage:
+    if scheme.group_size == _WHOLE_ROW:
+        return stored if inputs % 16 else replace(scheme, group_size=inputs)
     for group in (128, 64, 32, 16):
         if group <= scheme.group_size and inputs % group == 0:
             return replace(scheme, group_size=group)

@@ -20,14 +20,19 @@ def quantize(values: NDArray[np.float32], scheme: GroupScheme) -> QuantizedTenso
     rounding of the scale, and scales may be negative. With zero points, the codes span
     the group's range extended to zero, so zero stays zero.
 
+    Ternary groups follow BitCPM's rule: the scale is the mean magnitude, the codes are
+    the nearest of -1, 0 and 1. A group that is ternary already, so that all of its
+    values are 0 or of one magnitude, keeps its values: applying the rule once more
+    would shrink them, because zeros lower the mean.
+
     Args:
         values: float32 [outputs, inputs].
         scheme: symmetric or with zero points; its group divides ``inputs``.
 
     Returns:
-        Codes, scales and zero points. The error of a value is at most half a scale,
-        or one scale for symmetric values opposite to the extreme, plus the
-        rounding of the scale.
+        Codes, scales and zero points. But for ternary groups, the error of a value is
+        at most half a scale, or one scale for symmetric values opposite to the
+        extreme, plus the rounding of the scale.
 
     Raises:
         UnsupportedQuantizationError: the group does not divide ``inputs``, a value
@@ -48,6 +53,8 @@ def quantize(values: NDArray[np.float32], scheme: GroupScheme) -> QuantizedTenso
         raise UnsupportedQuantizationError(
             "a weight is infinite or not a number", "finite weights", "check the checkpoint"
         )
+    if scheme.bits == 2:
+        return _ternary(grouped, np.maximum(-low, high), scheme)
     if scheme.offset == "symmetric":
         return _symmetric(grouped, low, high, scheme)
     if scheme.offset == "zero_point":
@@ -57,17 +64,46 @@ def quantize(values: NDArray[np.float32], scheme: GroupScheme) -> QuantizedTenso
     )
 
 
+def is_ternary(values: NDArray[np.float32], group_size: int) -> bool:
+    """Whether in each group all values are 0 or of one magnitude.
+
+    Args:
+        values: float32 [outputs, inputs], inputs a multiple of ``group_size``.
+    """
+    magnitudes = np.abs(values).reshape(len(values), -1, group_size)
+    return bool(_one_magnitude(magnitudes, magnitudes.max(axis=2)).all())
+
+
+def _one_magnitude(magnitudes: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.bool_]:
+    kept: NDArray[np.bool_] = ((magnitudes == 0) | (magnitudes == high[:, :, None])).all(axis=2)
+    return kept
+
+
 def _symmetric(
     grouped: NDArray[np.float32],
     low: NDArray[np.float32],
     high: NDArray[np.float32],
     scheme: GroupScheme,
 ) -> QuantizedTensor:
-    middle = 1 << (scheme.bits - 1)
+    middle = scheme.middle
     extreme = np.where(-low > high, low, high)
     scales = _rounded((extreme / -middle).astype(np.float32), scheme)
     codes = _nearest(grouped, scales)
     codes += np.float32(middle)
+    return _tensor(codes, scales, None, scheme)
+
+
+def _ternary(
+    grouped: NDArray[np.float32], high: NDArray[np.float32], scheme: GroupScheme
+) -> QuantizedTensor:
+    magnitudes = np.abs(grouped)
+    kept = _one_magnitude(magnitudes, high)
+    means = magnitudes.mean(axis=2, dtype=np.float64).astype(np.float32)
+    scales = _rounded(np.where(kept, high, means), scheme)
+    # The sign, because a scale that fp16 rounds to nothing must not choose the codes.
+    codes = np.where(kept[:, :, None], np.sign(grouped), _nearest(grouped, scales))
+    np.clip(codes, -1, 1, out=codes)
+    codes += np.float32(scheme.middle)
     return _tensor(codes, scales, None, scheme)
 
 

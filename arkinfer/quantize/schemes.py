@@ -17,26 +17,34 @@ class GroupScheme:
 
     The value of code c in a group is
 
-    - ``symmetric``:  ``scale * (c - 2**(bits-1))``
+    - ``symmetric``:  ``scale * (c - middle)``
     - ``zero_point``: ``scale * (c - zero_point)``
     - ``minimum``:    ``scale * c + minimum``
 
     Attributes:
-        bits: 4 or 8.
-        group_size: inputs per scale (16, 32, 64 or 128).
+        bits: 4 or 8, or 2 for ternary weights: their codes 0, 1 and 2 stand for
+            -1, 0 and 1 (and 3, which no quantizer writes, for 2).
+        group_size: inputs per scale: 16, 32, 64 or 128; of ternary weights any
+            multiple of 16, up to a whole row.
         offset: where the zero of a group lies.
         scale_dtype: ``"fp16"`` or ``"fp32"``: the narrowest that holds the
             scales (and minimums) exactly.
     """
 
-    bits: Literal[4, 8]
+    bits: Literal[2, 4, 8]
     group_size: int
     offset: Offset = "symmetric"
     scale_dtype: Literal["fp16", "fp32"] = "fp16"
 
     def __str__(self) -> str:
         suffix = {"symmetric": "", "zero_point": "z", "minimum": "m"}[self.offset]
-        return f"w{self.bits}g{self.group_size}{suffix}"
+        kind = "ternary" if self.bits == 2 else f"w{self.bits}"
+        return f"{kind}g{self.group_size}{suffix}"
+
+    @property
+    def middle(self) -> int:
+        """The code that stands for zero in a symmetric group."""
+        return 1 if self.bits == 2 else 1 << (self.bits - 1)
 
 
 @dataclass(frozen=True)
@@ -68,5 +76,5 @@ class QuantizedTensor:
             assert self.offsets is not None
             values = (grouped - self.offsets[:, :, None].astype(np.float32)) * scales
         else:
-            values = (grouped - np.float32(1 << (self.scheme.bits - 1))) * scales
+            values = (grouped - np.float32(self.scheme.middle)) * scales
         return np.ascontiguousarray(values.reshape(rows, columns), dtype=np.float32)

@@ -83,11 +83,10 @@ def dequantize(walk: Lowering, node: ir.Node) -> tuple[Fact, ...]:
     zeros = walk.fact(node.inputs[2]) if given else None
     if scheme.offset == "zero_point" and zeros == Part(spec, "zero_points"):
         return (Matrix(spec),)
-    middle = 1 << (scheme.bits - 1)
     if scheme.offset == "symmetric" and isinstance(zeros, Constant):
         # A view of one number repeated has as many distinct elements as it has strides.
         array = zeros.array if any(zeros.array.strides) else zeros.array.reshape(-1)[:1]
-        if np.all(array.astype(np.int64) == middle):
+        if np.all(array.astype(np.int64) == scheme.middle):
             return (Matrix(spec),)
     return refuse(node, f"the zero points are not those of {scheme}")
 

@@ -81,3 +81,25 @@ def unpack_codes4(packed: Array, outputs: int, inputs: int) -> NDArray[np.uint8]
     both = packed.view(np.uint8).reshape(-1, inputs // 8, PANEL, 4).transpose(0, 2, 1, 3)
     halves = np.stack([both & np.uint8(0x0F), both >> np.uint8(4)], axis=3)
     return np.ascontiguousarray(halves.reshape(-1, inputs)[:outputs])
+
+
+def pack_codes2(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 codes below 4 [outputs, inputs] -> bytes [panels, inputs/16, 16, 4].
+
+    Byte b of chunk c holds input 16c+4j+b in bits 2j and 2j+1. ``inputs`` is a
+    multiple of 16.
+    """
+    rows = _padded(codes)
+    count, _, inputs = rows.shape
+    quarters = rows.reshape(count, PANEL, inputs // 16, 4, 4)
+    packed = quarters[:, :, :, 0].copy()
+    for j in (1, 2, 3):
+        packed |= quarters[:, :, :, j] << np.uint8(2 * j)
+    return np.ascontiguousarray(packed.transpose(0, 2, 1, 3))
+
+
+def unpack_codes2(packed: Array, outputs: int, inputs: int) -> NDArray[np.uint8]:
+    """The inverse of :func:`pack_codes2`; ``packed`` may be flat bytes."""
+    bytes_ = packed.view(np.uint8).reshape(-1, inputs // 16, PANEL, 4).transpose(0, 2, 1, 3)
+    quarters = [bytes_ >> np.uint8(2 * j) & np.uint8(3) for j in range(4)]
+    return np.ascontiguousarray(np.stack(quarters, axis=3).reshape(-1, inputs)[:outputs])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ PARTS = ("codes", "scales", "zero_points", "minimums")
 # Elements of one row chunk: bounds the memory of packing to some hundred MB.
 _CHUNK_ELEMENTS = 4 << 20
 
-_BITS = {"f32": 32, "f16": 16, "bf16": 16, "i32": 32, "u8": 8, "i8": 8, "u4": 4}
+_BITS = {"f32": 32, "f16": 16, "bf16": 16, "i32": 32, "u8": 8, "i8": 8, "u4": 4, "u2": 2}
 _NUMPY: Mapping[str, Any] = {
     "f32": np.dtype("<f4"),
     "f16": np.dtype("<f2"),
@@ -33,6 +33,13 @@ _NUMPY: Mapping[str, Any] = {
     "u8": np.dtype("u1"),
     "i8": np.dtype("i1"),
     "u4": np.dtype("u1"),
+    "u2": np.dtype("u1"),
+}
+# By the bits of a scheme: dtype, the multiple that its inputs must be, and the packer.
+_CODES: Mapping[int, tuple[str, int, Callable[[NDArray[np.uint8]], Array]]] = {
+    2: ("u2", 16, pack.pack_codes2),
+    4: ("u4", 8, pack.pack_codes4),
+    8: ("i8", 4, pack.pack_codes8),
 }
 
 
@@ -74,18 +81,22 @@ def tensors_of(spec: WeightSpec) -> list[PackedTensor]:
         return [PackedTensor(spec.name, "f32", spec.shape)]
     if not isinstance(storage, GroupScheme):
         return [PackedTensor(spec.name, storage, spec.shape)]
-    multiple = {4: 8, 8: 4}.get(storage.bits, 0)
+    dtype, multiple, _ = _CODES[storage.bits]
     inputs = spec.shape[-1]
-    if len(spec.shape) != 2 or not multiple or inputs % multiple or inputs % storage.group_size:
+    odd = storage.group_size < 1 or inputs % storage.group_size
+    if storage.bits == 2:
+        odd = odd or storage.group_size % multiple or storage.offset != "symmetric"
+    if len(spec.shape) != 2 or inputs % multiple or odd:
         raise UnsupportedQuantizationError(
             f"the cpu backend cannot hold {spec.name} {list(spec.shape)} as {storage}",
-            f"4 or 8 bits and inputs that are a multiple of the group size {storage.group_size}",
+            f"inputs that are a multiple of {multiple} and of the group size "
+            f"{storage.group_size}, and symmetric groups of a multiple of 16 where ternary",
             "compile with another --quant",
         )
     grouped = (spec.shape[0], inputs // storage.group_size)
     floats = "f16" if storage.scale_dtype == "fp16" else "f32"
     parts = [
-        PackedTensor(f"{spec.name}.codes", "u4" if storage.bits == 4 else "i8", spec.shape),
+        PackedTensor(f"{spec.name}.codes", dtype, spec.shape),
         PackedTensor(f"{spec.name}.scales", floats, grouped),
     ]
     if storage.offset == "zero_point":
@@ -129,7 +140,7 @@ def write_weight(file: BundleFile, spec: WeightSpec, checkpoint: Checkpoint) -> 
     for rows in _row_chunks(spec.shape):
         part = materialize.rows(spec, checkpoint, rows)
         if isinstance(part, QuantizedTensor):
-            pack_codes = pack.pack_codes4 if part.scheme.bits == 4 else pack.pack_codes8
+            _, _, pack_codes = _CODES[part.scheme.bits]
             file.write(_bytes(pack_codes(part.codes)))
             scales.append(pack.pack_matrix(part.scales))
             if part.offsets is not None:
@@ -176,6 +187,8 @@ def read_tensor(path: Path, entry: Mapping[str, Any]) -> Array:
     if len(tensor.shape) == 1:
         return np.array(flat)
     outputs, inputs = tensor.shape
+    if tensor.dtype == "u2":
+        return pack.unpack_codes2(flat, outputs, inputs)
     if tensor.dtype == "u4":
         return pack.unpack_codes4(flat, outputs, inputs)
     if tensor.name.endswith(".codes"):
@@ -196,6 +209,7 @@ def _checked(entry: Mapping[str, Any], path: Path) -> PackedTensor:
             and type(tensor.offset) is int
             and min(numbers) >= 0
             and not (tensor.dtype == "u4" and (len(shape) != 2 or shape[1] % 8))
+            and not (tensor.dtype == "u2" and (len(shape) != 2 or shape[1] % 16))
             and not (tensor.name.endswith(".codes") and shape[-1] % 4)
             and tensor.offset + tensor.bytes <= path.stat().st_size
         )

@@ -31,7 +31,7 @@ from tests.support.tiny_models import (
 
 TOLERANCE = 1e-4
 CHUNK = 64
-QUANTS = ("none", "w4g32", "w4g128z", "w8g64", "w8g32z")
+QUANTS = ("none", "w4g32", "w4g128z", "w8g64", "w8g32z", "ternary", "ternaryg64")
 Make = Callable[..., Bundle]
 
 
@@ -195,10 +195,10 @@ def test_long_rope_switches_with_the_length(tmp_path: Path) -> None:
     check(plain, oracle.append(ids))
 
 
-@pytest.mark.parametrize("qtype", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0"])
+@pytest.mark.parametrize("qtype", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0", "TQ1_0", "TQ2_0"])
 def test_gguf_types(tmp_path: Path, qtype: str) -> None:
     path = write_tiny_gguf(tmp_path / "tiny.gguf", "minicpm4-8b", qtype=QTypes[qtype])
-    quant = "keep" if qtype.startswith("Q") else "none"
+    quant = "keep" if "Q" in qtype else "none"
     bundle = arkinfer.compile(path, quant=quant, context=256, chunk=64, output=tmp_path / "x.ark")
     compare(bundle, [100, 1, 1])
 

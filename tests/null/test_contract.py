@@ -18,7 +18,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("quant", ["none", "w4g32", "w8g64z"])
+@pytest.mark.parametrize("quant", ["none", "w4g32", "w8g64z", "ternary", "ternaryg32"])
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("backend", everywhere())
 def test_backend(

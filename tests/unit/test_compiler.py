@@ -373,11 +373,11 @@ def test_backends_are_targets_too(tiny_checkpoint: Make, tmp_path: Path) -> None
 
 def test_default_names_and_schemes(tiny_checkpoint: Make) -> None:
     checkpoint = converters.open(tiny_checkpoint("llama"))
-    assert compiler.default_quant(checkpoint) == "w4g128"
+    assert compiler.choose_quant(checkpoint, None) == "w4g128"
     assert compiler.default_output(checkpoint) == Path(checkpoint.path.name + ".ark")
     info = replace(next(iter(checkpoint.tensors.values())), storage=GroupScheme(4, 32))
     quantized = replace(checkpoint, tensors={info.name: info})
-    assert compiler.default_quant(quantized) == "keep"
+    assert compiler.choose_quant(quantized, None) == "keep"
 
 
 INTERRUPTED = """

@@ -27,6 +27,10 @@ SCHEMES = st.builds(
     st.sampled_from([16, 32, 64, 128]),
     st.sampled_from(["symmetric", "zero_point", "minimum"]),
     st.sampled_from(["fp16", "fp32"]),
+) | st.builds(
+    lambda group, scale: GroupScheme(2, group, "symmetric", scale),
+    st.sampled_from([16, 48, 128, 256, 400]),
+    st.sampled_from(["fp16", "fp32"]),
 )
 NUMPY: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 
@@ -137,7 +141,19 @@ def test_float(
     np.testing.assert_array_equal(found["w"].view(np.uint8), want.view(np.uint8))
 
 
-@pytest.mark.parametrize("storage", [GroupScheme(4, 32), GroupScheme(8, 32)])
+@pytest.mark.parametrize(
+    "storage",
+    [
+        GroupScheme(4, 32),
+        GroupScheme(8, 32),
+        GroupScheme(2, 32),
+        GroupScheme(2, 24),
+        GroupScheme(2, 0),
+        GroupScheme(2, 48, "zero_point"),
+        GroupScheme(2, 48, "minimum"),
+    ],
+    ids=str,
+)
 def test_odd_shapes_are_refused(storage: GroupScheme) -> None:
     with pytest.raises(UnsupportedQuantizationError, match="cannot hold w"):
         weights.tensors_of(WeightSpec("w", ("w",), (16, 48), storage))
@@ -156,6 +172,9 @@ def test_odd_shapes_are_refused(storage: GroupScheme) -> None:
         {"dtype": "f64"},
         {"dtype": ["f32"]},
         {"name": 7, "dtype": "u4", "shape": [64]},
+        {"dtype": "u2", "shape": [64]},
+        {"dtype": "u2", "shape": [16, 24]},
+        {"dtype": "u2", "shape": [4097, 16]},
     ],
 )
 def test_hostile_entries_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:

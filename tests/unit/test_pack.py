@@ -62,6 +62,22 @@ def test_codes4(shape: tuple[int, int], seed: int) -> None:
     np.testing.assert_array_equal(pack.unpack_codes4(packed.ravel(), outputs, inputs), codes)
 
 
+@given(SHAPES, st.integers(0, 2**32))
+def test_codes2(shape: tuple[int, int], seed: int) -> None:
+    outputs, inputs = shape[0], 16 * shape[1]
+    codes = np.random.default_rng(seed).integers(0, 4, (outputs, inputs), dtype=np.uint8)
+    packed = pack.pack_codes2(codes)
+    assert packed.nbytes == pack.packed_bytes(outputs, inputs, 2)
+    for n in {0, outputs // 2, outputs - 1}:
+        for c in {0, shape[1] - 1}:
+            for b in range(4):
+                for j in range(4):
+                    found = at(packed, n // 16, c, n % 16, b) >> 2 * j & 3
+                    assert found == codes[n, 16 * c + 4 * j + b]
+    assert not packed[-1, :, (outputs - 1) % 16 + 1 :].any()
+    np.testing.assert_array_equal(pack.unpack_codes2(packed.ravel(), outputs, inputs), codes)
+
+
 @given(st.integers(1, 5), st.integers(1, 3))
 def test_chunks_of_rows_join(panels: int, chunk: int) -> None:
     rows = np.random.default_rng(1).integers(0, 16, (panels * 16 - 3, 16), dtype=np.uint8)

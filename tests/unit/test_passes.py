@@ -27,7 +27,7 @@ from arkinfer.quantize.schemes import GroupScheme, QuantizedTensor
 from tests.support.graph_session import run_graph
 from tests.support.tiny_models import KINDS, SMALL_SPARSE
 
-QUANTS = ["none", "w4g32", "w4g32z", "w8g64", "w8g128z"]
+QUANTS = ["none", "w4g32", "w4g32z", "w8g64", "w8g128z", "ternary", "ternaryg64"]
 TOKENS = [int(t) for t in np.random.default_rng(3).integers(0, 320, 130)]
 
 

@@ -20,7 +20,8 @@ from arkinfer.quantize.schemes import GroupScheme, QuantizedTensor
 from tests.support.tiny_gguf import QTypes, write_tiny_gguf
 from tests.support.tiny_models import write_tiny_hf
 
-SCHEMES = [scheme for scheme in map(policy.parse, policy.QUANT_CHOICES[2:])]
+ASKED = [scheme for scheme in map(policy.parse, policy.QUANT_CHOICES[2:])]
+SCHEMES = [scheme for scheme in ASKED if isinstance(scheme, GroupScheme) and scheme.bits != 2]
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,53 @@ def test_rtn_error_is_bounded(scheme: GroupScheme, seed: int, power: int, shift:
     assert np.all(error.max(axis=2) <= steps * scale + ends)
 
 
+TERNARY = [GroupScheme(2, 64), GroupScheme(2, 256), GroupScheme(2, 512, "symmetric", "fp32")]
+
+
+@pytest.mark.parametrize("scheme", TERNARY, ids=str)
+def test_ternary_follows_its_definition(scheme: GroupScheme) -> None:
+    values = np.random.default_rng(8).standard_normal((5, 512), dtype=np.float32)
+    values[1, 100:] *= np.float32(30)
+    values[2] = np.abs(values[2])
+    tensor = rtn.quantize(values, scheme)
+    kind = np.float16 if scheme.scale_dtype == "fp16" else np.float32
+    for row in range(5):
+        for start in range(0, 512, scheme.group_size):
+            group = [float(v) for v in values[row, start : start + scheme.group_size]]
+            scale = float(kind(sum(map(abs, group)) / len(group)))
+            wanted = [max(-1, min(1, round(v / scale))) * scale for v in group]
+            found = tensor.dequantize()[row, start : start + scheme.group_size]
+            np.testing.assert_allclose(found, wanted, 1e-6)
+
+
+@settings(deadline=None)
+@given(
+    scheme=st.sampled_from(TERNARY),
+    seed=st.integers(0, 1 << 32),
+    dtype=st.sampled_from([ml_dtypes.bfloat16, np.float16]),
+    spread=st.booleans(),
+)
+def test_ternary_values_are_kept(scheme: GroupScheme, seed: int, dtype: Any, spread: bool) -> None:
+    """Also where a finer group would do, as when per-row weights are asked for per group."""
+    rng = np.random.default_rng(seed)
+    group = scheme.group_size if spread else 512
+    scales = rng.uniform(0.001, 0.1, (7, 512 // group)).astype(dtype).astype(np.float32)
+    signs = rng.integers(-1, 2, (7, 512)).astype(np.float32)
+    signs[0] = 0
+    signs[1] = 1
+    values = signs * np.repeat(scales, group, axis=1)
+    tensor = rtn.quantize(values, scheme)
+    np.testing.assert_array_equal(tensor.dequantize(), values)
+    np.testing.assert_array_equal(tensor.codes, signs + 1)
+
+
+def test_ternary_scales_too_small_for_fp16_keep_their_codes() -> None:
+    values = np.full((1, 64), 2.0**-30, np.float32)
+    assert (rtn.quantize(values, GroupScheme(2, 64)).codes == 2).all()
+    exact = rtn.quantize(values, GroupScheme(2, 64, "symmetric", "fp32"))
+    np.testing.assert_array_equal(exact.dequantize(), values)
+
+
 def test_zero_stays_zero() -> None:
     values = np.linspace(0.5, 9, 64, dtype=np.float32)[None]
     values[0, 3] = 0
@@ -115,6 +163,8 @@ def test_unusable_values_are_refused(bad: float) -> None:
     for offset in ("symmetric", "zero_point"):
         with pytest.raises(UnsupportedQuantizationError):
             rtn.quantize(values, GroupScheme(4, 32, offset))
+    with pytest.raises(UnsupportedQuantizationError):
+        rtn.quantize(values, GroupScheme(2, 32))
 
 
 def test_groups_must_divide_rows() -> None:
@@ -138,6 +188,21 @@ def test_policy_table() -> None:
         assert policy.choose(quant, "norm", "f16") == "f32"
 
 
+def test_policy_of_ternary() -> None:
+    stored = GroupScheme(2, 256)
+    row = GroupScheme(2, 512, "symmetric", "fp32")
+    assert policy.choose("ternary", "projection", "bf16", 512) == row
+    assert policy.choose("ternary", "projection", stored, 512) == row
+    assert policy.choose("ternary", "projection", "bf16", 100) == "bf16"
+    assert policy.choose("ternaryg64", "projection", "bf16", 512) == GroupScheme(2, 64)
+    assert policy.choose("ternaryg128", "projection", "bf16", 576) == GroupScheme(2, 64)
+    assert policy.choose("ternary", "head", "bf16", 512) == GroupScheme(8, 128)
+    assert policy.choose("ternaryg64", "head", "bf16", 512) == GroupScheme(8, 64)
+    assert policy.choose("ternary", "embedding", "bf16", 512) == "bf16"
+    assert policy.choose("ternary", "norm", "bf16", 512) == "f32"
+    assert policy.choose("keep", "projection", stored, 512) == stored
+
+
 def test_policy_fits_groups_to_rows() -> None:
     # SmolLM2's hidden size of 576 is nine groups of 64.
     assert policy.choose("w4g128", "projection", "bf16", 576) == GroupScheme(4, 64)
@@ -148,7 +213,7 @@ def test_policy_fits_groups_to_rows() -> None:
 def test_unknown_quantization_lists_the_known() -> None:
     with pytest.raises(InvalidOptionError, match=r"w3g128.*none, keep, w4g32"):
         policy.parse("w3g128")
-    assert len(policy.QUANT_CHOICES) == 14
+    assert len(policy.QUANT_CHOICES) == 18
 
 
 def test_keep_needs_quantized_tensors() -> None:
