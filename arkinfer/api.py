@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from arkinfer import memory
+from arkinfer import kv_types, memory
 from arkinfer.bundle import Bundle
 from arkinfer.errors import InvalidOptionError
 from arkinfer.extras import require
@@ -17,7 +17,6 @@ from arkinfer.runtime.native_session import NativeModel, NativeSession, SessionO
 
 if TYPE_CHECKING:
     from arkinfer.compiler import Progress
-    from arkinfer.memory import KvType
 
 
 def compile(
@@ -29,6 +28,7 @@ def compile(
     *,
     chunk: int = 512,
     sparse: str = "auto",
+    kv: str | None = None,
     dump: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -48,6 +48,7 @@ def compile(
         chunk: tokens that prefill runs at once.
         sparse: ``"auto"`` follows the checkpoint, ``"on"``, ``"off"``, or
             ``"force"`` for models that were not trained for sparse attention.
+        kv: the KV cache's number type that the bundle is run with unless told otherwise.
         dump: a folder that receives the graph after each pass.
         progress: told what is being done.
 
@@ -69,6 +70,7 @@ def compile(
         output=output,
         chunk=chunk,
         sparse=sparse,
+        kv=kv,
         dump=None if dump is None else Path(dump),
         progress=progress,
     )
@@ -79,7 +81,7 @@ def load(
     context: int | None = None,
     threads: int | None = None,
     backend: str | None = None,
-    kv: str = "fp16",
+    kv: str | None = None,
     activations: str = "int8",
     *,
     isa: str | None = None,
@@ -92,7 +94,8 @@ def load(
         threads: threads that compute; one per core by default.
         backend: another backend than the bundle was compiled for, as in
             ``"onnxruntime"`` for the reference.
-        kv: ``"fp16"`` or ``"fp32"``, the number type of the KV cache.
+        kv: the KV cache's number type: ``"fp16"``, ``"fp32"``, ``"int8"`` or ``"int4"``; what the
+            bundle was compiled for by default, else ``"fp16"``.
         activations: ``"int8"``, or ``"fp32"`` for exact products at about half the speed.
         isa: a kernel set (``arkinfer devices`` lists them) instead of the best one.
 
@@ -109,19 +112,20 @@ def load(
     """
     if threads is not None and threads < 1:
         raise InvalidOptionError(f"threads is {threads}", "at least 1")
-    options = SessionOptions(context or 0, threads or 0, kv, activations, isa)
     if context is not None and context < 1:
         raise InvalidOptionError(f"context is {context}", "at least 1 token")
+    kv_type = None if kv is None else kv_types.parse(kv)
+    options = SessionOptions(context or 0, threads or 0, kv_type, activations, isa)
     bundle = Bundle.open(path)
-    table = memory.table(bundle.manifest, context, cast("KvType", kv))
+    table = memory.table(bundle.manifest, context, kv_type)
     name = backend or bundle.manifest.backend
     if name == bundle.manifest.backend and "plan.json" in bundle.manifest.files:
-        memory.check(bundle.manifest, context, cast("KvType", kv))
+        memory.check(bundle.manifest, context, kv_type)
         native = NativeModel(bundle.path)
-        info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, table.total)
+        info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, table.kv, table.total)
         return Model(bundle, native, lambda: NativeSession(native, options), info)
     make = _python_executor(bundle, name, table.context, threads)
-    info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, None)
+    info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, table.kv, None)
     return Model(bundle, NativeModel(bundle.path), make, info)
 
 

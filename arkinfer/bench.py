@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from arkinfer import kv_types
 from arkinfer.bundle import Bundle
 from arkinfer.config import SparseConfig
 from arkinfer.errors import InvalidBundleError, InvalidOptionError
+from arkinfer.kv_types import KvType
 from arkinfer.runtime.model import Model
 from arkinfer.runtime.native_session import NativeSession, Step
 from arkinfer.runtime.session import Session
 
 _BANDWIDTH_BYTES = 256 << 20
-_KV_BYTES = {"fp16": 2, "fp32": 4}
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,12 @@ class Measurement:
 
 
 def measure(
-    model: Model, session: Session, settings: Settings, kv: str = "fp16", profile: bool = False
+    model: Model, session: Session, settings: Settings, profile: bool = False
 ) -> Measurement:
     """Measure a loaded bundle on tokens drawn from a fixed seed.
 
     Args:
         session: an empty session of the model.
-        kv: the cache's number type, as the model was loaded with.
         profile: trace one more run of each kind.
     """
     vocabulary = model.bundle.manifest.model.vocab_size
@@ -134,7 +134,7 @@ def measure(
         prefill_runs=prefills,
         decode_runs=decodes,
         bandwidth=statistics.median(bandwidths),
-        bytes_per_token=bytes_per_token(model.bundle, middle, kv)
+        bytes_per_token=bytes_per_token(model.bundle, middle, model.info.kv)
         if model.info.promised_bytes is not None
         else None,
         profile=traced,
@@ -150,7 +150,7 @@ def read_bandwidth(threads: int) -> float:
         )
 
 
-def bytes_per_token(bundle: Bundle, past: int, kv: str) -> int:
+def bytes_per_token(bundle: Bundle, past: int, kv: KvType) -> int:
     """Bytes that decoding one token after ``past`` others has to read from memory.
 
     All weights of the plan but those that only the embedding looks rows up in,
@@ -173,9 +173,11 @@ def bytes_per_token(bundle: Bundle, past: int, kv: str) -> int:
         weights = sum(sizes[name] for name in read)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidBundleError(f"plan.json cannot be read: {error!r}") from None
-    per_token = model.num_layers * model.num_kv_heads * model.head_dim * _KV_BYTES[kv]
     visited, windows = _visited(model.sparse, past)
-    return weights + per_token * (2 * visited + windows)
+    block = kv_types.key_block_bytes(kv, model.head_dim)
+    block += kv_types.value_block_bytes(kv, model.head_dim)
+    read_keys = visited * block + windows * kv_types.compressed_block_bytes(kv, model.head_dim)
+    return weights + model.num_layers * model.num_kv_heads * read_keys // kv_types.BLOCK
 
 
 def _visited(sparse: SparseConfig | None, past: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from arkinfer import backends, converters, devices, memory, models, passes, tokenizer
+from arkinfer import backends, converters, devices, kv_types, memory, models, passes, tokenizer
 from arkinfer.backends import CompileOptions
 from arkinfer.bundle import Bundle
 from arkinfer.bundle_writer import BundleWriter
@@ -59,6 +59,7 @@ def compile(
     *,
     chunk: int = 512,
     sparse: str = "auto",
+    kv: str | None = None,
     dump: Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -80,6 +81,7 @@ def compile(
     if quant is not None:
         policy.parse(quant)
     check_choice("sparse", sparse, get_args(Sparse))
+    kv_type = None if kv is None else kv_types.parse(kv)
     if not SMALLEST_CHUNK <= chunk <= LARGEST_CHUNK:
         raise InvalidOptionError(f"chunk is {chunk}", f"{SMALLEST_CHUNK} to {LARGEST_CHUNK} tokens")
     backend = backends.get(device.backend)
@@ -115,6 +117,7 @@ def compile(
                 context=options.context,
                 chunk=options.chunk,
                 tokenizer=settings,
+                kv=kv_type,
                 generation=dict(checkpoint.generation),
                 memory=memory_facts(config, writer, tokenizer_bytes),
                 source=Source(checkpoint.path.resolve().name, checkpoint.format),
@@ -262,7 +265,7 @@ def write_tokenizer(
 def memory_facts(config: ModelConfig, writer: BundleWriter, tokenizer_bytes: int) -> MemoryFacts:
     """The manifest's memory numbers; those per token are for long contexts, rounded up."""
     far = 1 << 20
-    kinds: tuple[memory.KvType, ...] = ("fp16", "fp32")
+    kinds = kv_types.NAMES
     return MemoryFacts(
         weights=writer.weights_bytes,
         kv_bytes_per_token={k: memory.kv_cache_bytes(config, far, k) // far for k in kinds},

@@ -13,6 +13,7 @@ from typing import Any
 
 from arkinfer.config import ModelConfig
 from arkinfer.errors import BundleVersionError, InvalidBundleError
+from arkinfer.kv_types import KvType
 
 FORMAT_VERSION = 1
 READABLE_VERSIONS = (1,)
@@ -56,7 +57,7 @@ class TokenizerSettings:
 
 @dataclass(frozen=True)
 class MemoryFacts:
-    """Bytes that running needs; per-token numbers are keyed by ``"fp16"`` and ``"fp32"``."""
+    """Bytes that running needs; per-token numbers are keyed by KV type, as in ``"fp16"``."""
 
     weights: int
     kv_bytes_per_token: Mapping[str, int]
@@ -78,7 +79,8 @@ class Manifest:
     """Everything about a bundle; see docs/bundle.md for each field.
 
     ``device`` and ``generation`` are plain mappings: the device profile as
-    compiled for, and the checkpoint's sampling defaults.
+    compiled for, and the checkpoint's sampling defaults. ``kv`` is the KV cache's type
+    unless a session asks for another; None leaves it to the runtime.
     """
 
     created_by: str
@@ -91,6 +93,7 @@ class Manifest:
     memory: MemoryFacts
     source: Source
     tokenizer: TokenizerSettings | None = None
+    kv: KvType | None = None
     generation: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -183,6 +186,10 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         return None if value is None else _decode(inner, value, where)
     if origin is tuple and isinstance(value, list):
         return tuple(_decode(arguments[0], v, where) for v in value)
+    if origin is typing.Literal:
+        if isinstance(value, str) and value in arguments:
+            return value
+        raise _invalid(f"{where} is {str(value)[:40]!r}, not {' or '.join(arguments)}")
     if origin is not None and issubclass(origin, Mapping) and isinstance(value, dict):
         return {k: _decode(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     if kind is Any:

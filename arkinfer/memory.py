@@ -7,18 +7,16 @@ of 64 tokens (docs/bundle.md), weights are mapped, activations live in one arena
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from arkinfer import kv_types
 from arkinfer.config import ModelConfig
 from arkinfer.errors import InvalidOptionError, MemoryBudgetError
+from arkinfer.kv_types import BLOCK, KvType
 from arkinfer.manifest import Manifest
 from arkinfer.system import available_memory
 
-KvType = Literal["fp16", "fp32"]
-BLOCK = 64
 # The interpreter with what `arkinfer run` imports; measured as resident bytes on Linux.
 PROCESS_BYTES = 48 << 20
-_ELEMENT_BYTES = {"fp16": 2, "fp32": 4}
 _COARSE = 4  # coarse windows and strides are this many fine ones
 
 
@@ -59,31 +57,32 @@ class MemoryTable:
 
 def kv_cache_bytes(config: ModelConfig, context: int, kv: KvType) -> int:
     """Bytes of the key and value caches: both hold whole blocks of 64 tokens."""
-    tokens = _round_up(context, BLOCK)
-    per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim
-    return tokens * per_token * _ELEMENT_BYTES[kv]
+    blocks = -(-context // BLOCK)
+    per_block = kv_types.key_block_bytes(kv, config.head_dim)
+    per_block += kv_types.value_block_bytes(kv, config.head_dim)
+    return blocks * config.num_layers * config.num_kv_heads * per_block
 
 
 def compressed_key_bytes(config: ModelConfig, context: int, kv: KvType) -> int:
     """Bytes of the fine and coarse compressed keys; 0 for a model without sparse attention."""
     if config.sparse is None:
         return 0
-    windows, tokens = 0, _round_up(context, BLOCK)
+    blocks, tokens = 0, -(-context // BLOCK) * BLOCK
     for factor in (1, _COARSE):
         size, stride = config.sparse.kernel_size * factor, config.sparse.kernel_stride * factor
         count = 1 if tokens < size else (tokens - size) // stride + 1
-        windows += _round_up(count, BLOCK)
-    per_window = config.num_layers * config.num_kv_heads * config.head_dim
-    return windows * per_window * _ELEMENT_BYTES[kv]
+        blocks += -(-count // BLOCK)
+    per_block = kv_types.compressed_block_bytes(kv, config.head_dim)
+    return blocks * config.num_layers * config.num_kv_heads * per_block
 
 
-def table(manifest: Manifest, context: int | None = None, kv: KvType = "fp16") -> MemoryTable:
+def table(manifest: Manifest, context: int | None = None, kv: KvType | None = None) -> MemoryTable:
     """The memory table of a bundle.
 
     Args:
         manifest: the bundle's manifest.
         context: tokens; the bundle's own context when None.
-        kv: number type of the caches.
+        kv: number type of the caches; the bundle's own when None.
 
     Raises:
         InvalidOptionError: a context below 1 or beyond what the bundle was compiled for.
@@ -95,6 +94,7 @@ def table(manifest: Manifest, context: int | None = None, kv: KvType = "fp16") -
             f"1 to {manifest.context}, which the bundle was compiled for",
             "compile it again with a larger --context" if tokens > 1 else "",
         )
+    kv = kv or manifest.kv or kv_types.DEFAULT
     return MemoryTable(
         context=tokens,
         kv=kv,
@@ -107,7 +107,7 @@ def table(manifest: Manifest, context: int | None = None, kv: KvType = "fp16") -
     )
 
 
-def largest_context(manifest: Manifest, available: int, kv: KvType = "fp16") -> int:
+def largest_context(manifest: Manifest, available: int, kv: KvType | None = None) -> int:
     """The largest context whose table fits in ``available`` bytes; 0 when none does.
 
     The process itself is already there and does not count.
@@ -126,7 +126,7 @@ def largest_context(manifest: Manifest, available: int, kv: KvType = "fp16") -> 
 def check(
     manifest: Manifest,
     context: int | None = None,
-    kv: KvType = "fp16",
+    kv: KvType | None = None,
     available: int | None = None,
 ) -> MemoryTable:
     """The memory table, once it is known to fit.
@@ -152,10 +152,6 @@ def check(
             else "not even one token fits: free memory, or quantize to fewer bits",
         )
     return needed
-
-
-def _round_up(value: int, step: int) -> int:
-    return -(-value // step) * step
 
 
 def _gib(value: int) -> str:

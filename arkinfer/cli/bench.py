@@ -14,7 +14,6 @@ from arkinfer.cli.options import (
     Context,
     Isa,
     Json,
-    Kv,
     KvType,
     Threads,
 )
@@ -37,7 +36,7 @@ def bench(
     ] = False,
     context: Context = None,
     threads: Threads = None,
-    kv: KvType = Kv.fp16,
+    kv: KvType = None,
     activations: ActivationType = Activations.int8,
     isa: Isa = None,
     json: Json = False,
@@ -54,12 +53,10 @@ def bench(
     from arkinfer.runtime.native_session import NativeSession
 
     settings = Settings(prompt, generate, depth, repeat)
-    model = load(
-        bundle, context or settings.context, threads, None, kv.value, activations.value, isa=isa
-    )
+    model = load(bundle, context or settings.context, threads, None, kv, activations.value, isa=isa)
     session = model.session()
     native = session.executor if isinstance(session.executor, NativeSession) else None
-    result = measure(model, session, settings, kv.value, profile)
+    result = measure(model, session, settings, profile)
     record: dict[str, Any] = {
         "bundle_digest": model.info.digest,
         "backend": model.info.backend,
@@ -67,7 +64,7 @@ def bench(
         "quantization": model.bundle.manifest.quantization.requested,
         "isa": native.isa if native else None,
         "threads": native.threads if native else None,
-        "kv": kv.value,
+        "kv": model.info.kv,
         "activations": activations.value,
         "context": model.info.context,
         **dataclasses.asdict(settings),

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from arkinfer import kv_types
+from arkinfer.cli.options import Kv
 from arkinfer.cli.show import facts, size
 
 
@@ -73,6 +75,13 @@ def compile(
             "was trained for it; force: for any model."
         ),
     ] = Sparse.auto,
+    kv: Annotated[
+        Kv | None,
+        typer.Option(
+            help="Number type of the KV cache that the bundle is run with unless told otherwise.",
+            show_default=kv_types.DEFAULT,
+        ),
+    ] = None,
     chunk: Annotated[
         int,
         typer.Option(
@@ -103,6 +112,7 @@ def compile(
             output=output,
             chunk=chunk,
             sparse=sparse.value,
+            kv=kv,
             dump=dump,
             progress=report,
         )

@@ -20,14 +20,17 @@ _SMALLEST_CONTEXT = 2048
 
 def inspect(
     bundle: BundlePath,
-    kv: Annotated[Kv, typer.Option(help="KV cache type of the memory table.")] = Kv.fp16,
+    kv: Annotated[
+        Kv | None,
+        typer.Option(help="KV cache type of the memory table.", show_default="the bundle's"),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Also compare every byte with the bundle's digests.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Show what is in a bundle, and the memory that it needs at each context length."""
-    from arkinfer import memory
+    from arkinfer import kv_types, memory
     from arkinfer.bundle import Bundle
     from arkinfer.cli import show
     from arkinfer.system import available_memory
@@ -36,7 +39,8 @@ def inspect(
     if check:
         opened.check()
     manifest = opened.manifest
-    tables = [memory.table(manifest, tokens, kv.value) for tokens in contexts(manifest.context)]
+    kv_type = None if kv is None else kv_types.parse(kv)
+    tables = [memory.table(manifest, tokens, kv_type) for tokens in contexts(manifest.context)]
     operators = graph_summary(opened)
     free = available_memory()
     if json:
@@ -53,7 +57,7 @@ def inspect(
         return
     show.facts(str(opened.path), _facts(opened))
     show.table(
-        f"\nMemory in MiB by context, KV cache in {kv.value} ({show.size(free)} free here)",
+        f"\nMemory in MiB by context, KV cache in {tables[0].kv} ({show.size(free)} free here)",
         ["context", *map(_short, tables[0].rows), "total", "fits"],
         [_memory_row(table, free) for table in tables],
     )

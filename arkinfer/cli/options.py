@@ -14,6 +14,8 @@ class Kv(StrEnum):
 
     fp16 = "fp16"
     fp32 = "fp32"
+    int8 = "int8"
+    int4 = "int4"
 
 
 class Activations(StrEnum):
@@ -49,10 +51,11 @@ Threads = Annotated[
     ),
 ]
 KvType = Annotated[
-    Kv,
+    Kv | None,
     typer.Option(
         "--kv",
-        help="Number type of the KV cache; fp32 doubles its memory.",
+        help="Number type of the KV cache; fp32 doubles the memory of fp16, int8 halves it.",
+        show_default="the bundle's",
         rich_help_panel=_SPEED,
     ),
 ]

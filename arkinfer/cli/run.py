@@ -16,7 +16,6 @@ from arkinfer.cli.options import (
     Context,
     Isa,
     Json,
-    Kv,
     KvType,
     Threads,
 )
@@ -113,7 +112,7 @@ def run(
     ] = None,
     context: Context = None,
     threads: Threads = None,
-    kv: KvType = Kv.fp16,
+    kv: KvType = None,
     activations: ActivationType = Activations.int8,
     isa: Isa = None,
     backend: Annotated[
@@ -150,7 +149,7 @@ def run(
     from arkinfer.api import load
 
     started = time.perf_counter()
-    model = load(bundle, context, threads, backend, kv.value, activations.value, isa=isa)
+    model = load(bundle, context, threads, backend, kv, activations.value, isa=isa)
     model.sampling(**sampling)  # refuses bad values before the weights are touched
     if text is None:
         from arkinfer.cli import repl

@@ -20,7 +20,8 @@ from ctypes import (
 ABI_VERSION = 1
 
 OK = 0
-KV_TYPES = {"fp16": 0, "fp32": 1}
+KV_DEFAULT = -1
+KV_TYPES = {"fp16": 0, "fp32": 1, "int8": 2, "int4": 3}
 ACTIVATIONS = {"int8": 0, "fp32": 1}
 
 FINISH_STOP_ID, FINISH_STOP_STRING, FINISH_LENGTH, FINISH_CONTEXT, FINISH_CANCELLED = range(1, 6)

@@ -15,6 +15,7 @@ from arkinfer.runtime.native_session import NativeModel
 from arkinfer.runtime.session import Session
 
 if TYPE_CHECKING:
+    from arkinfer.kv_types import KvType
     from arkinfer.manifest import Manifest
     from arkinfer.runtime.generation import SamplingArguments
     from arkinfer.tokenizer import Tokenizer
@@ -37,6 +38,7 @@ class ModelInfo:
         digest: SHA-256 that identifies the bundle.
         backend: what runs it.
         context: tokens that a session holds.
+        kv: number type of the KV cache; other backends than cpu have their own.
         promised_bytes: memory that the process will need with one session; None
             for a backend that makes no promise.
     """
@@ -45,6 +47,7 @@ class ModelInfo:
     digest: str
     backend: str
     context: int
+    kv: KvType
     promised_bytes: int | None
 
 

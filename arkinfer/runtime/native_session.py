@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arkinfer import kv_types
 from arkinfer.errors import InvalidOptionError
 from arkinfer.runtime import abi, library
 
@@ -44,14 +45,15 @@ class SessionOptions:
     Attributes:
         context: tokens; 0 for the bundle's context.
         threads: 0 for one per core.
-        kv: ``"fp16"`` or ``"fp32"``, the type of the KV cache.
+        kv: the KV cache's number type, ``"fp16"``, ``"fp32"``, ``"int8"`` or ``"int4"``; None
+            for the bundle's.
         activations: ``"int8"`` (fast) or ``"fp32"`` in matrix products with quantized weights.
         isa: a kernel set of :func:`library.instruction_sets`, or None for the best.
     """
 
     context: int = 0
     threads: int = 0
-    kv: str = "fp16"
+    kv: str | None = None
     activations: str = "int8"
     isa: str | None = None
 
@@ -59,8 +61,8 @@ class SessionOptions:
         for name, number in (("context", self.context), ("threads", self.threads)):
             if not 0 <= number < 2**31:
                 raise InvalidOptionError(f"{name} is {number}", "a number of at least 1")
-        if self.kv not in abi.KV_TYPES:
-            raise InvalidOptionError(f"kv is {self.kv!r}", " or ".join(abi.KV_TYPES))
+        if self.kv is not None:
+            kv_types.parse(self.kv)
         if self.activations not in abi.ACTIVATIONS:
             raise InvalidOptionError(
                 f"activations is {self.activations!r}", " or ".join(abi.ACTIVATIONS)
@@ -72,7 +74,7 @@ class SessionOptions:
             sizeof(abi.SessionOptions),
             self.context,
             self.threads,
-            abi.KV_TYPES[self.kv],
+            abi.KV_DEFAULT if self.kv is None else abi.KV_TYPES[self.kv],
             abi.ACTIVATIONS[self.activations],
             None if self.isa is None else self.isa.encode(),
         )

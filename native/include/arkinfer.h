@@ -74,7 +74,14 @@ ARK_API ark_status ark_model_get_info(const ark_model* model, ark_model_info* in
 
 typedef struct ark_session ark_session;
 
-typedef enum ark_kv_type { ARK_KV_F16 = 0, ARK_KV_F32 = 1 } ark_kv_type;
+/* Number types of the KV cache (docs/bundle.md). */
+typedef enum ark_kv_type {
+  ARK_KV_DEFAULT = -1, /* what the bundle was compiled for, else fp16 */
+  ARK_KV_F16 = 0,
+  ARK_KV_F32 = 1,
+  ARK_KV_I8 = 2, /* a scale per token and head */
+  ARK_KV_I4 = 3  /* a scale and a minimum per 32 dimensions of a token */
+} ark_kv_type;
 typedef enum ark_activations { ARK_ACTIVATIONS_INT8 = 0, ARK_ACTIVATIONS_F32 = 1 } ark_activations;
 
 typedef struct ark_session_options {

@@ -6,12 +6,13 @@
 
 #include "error.h"
 #include "isa.h"
+#include "kv_layout.h"
 #include "thread_pool.h"
 
 namespace ark {
 namespace {
 
-constexpr int64_t kBlock = 64;
+constexpr int64_t kAlignment = 64;
 constexpr int64_t kMostScratch = int64_t{1} << 40;
 
 // Stands for memory that is not there yet: checks look at addresses only to tell absent operands.
@@ -109,7 +110,7 @@ class Binder {
               {shape.dims[0], shape.dims[1], shape.dims[2], shape.dims[3]},
               0,
               shape.rank,
-              options_.cache_dtype};
+              shape.dtype};
     }
     const PlanBuffer& buffer = plan_.buffers[operand.index];
     char* data = placeholder;
@@ -133,7 +134,7 @@ class Binder {
   }
 
   void check(const PlanStep& step, int64_t rows, const BoundStep& bound) {
-    int64_t capacity = round_up(options_.context, kBlock);
+    int64_t capacity = round_up(options_.context, kKvBlock);
     Call call{};
     call.operands = bound.operands.data();
     call.attributes = bound.attributes.data();
@@ -150,7 +151,7 @@ class Binder {
     if (bytes > static_cast<size_t>(kMostScratch)) {
       refuse(step, std::to_string(bytes) + " bytes of scratch", "at most 2^40");
     }
-    scratch_ = std::max(scratch_, round_up(static_cast<int64_t>(bytes), kBlock));
+    scratch_ = std::max(scratch_, round_up(static_cast<int64_t>(bytes), kAlignment));
   }
 
   const Model& model_;
@@ -162,6 +163,22 @@ class Binder {
 
 [[noreturn]] void bad_option(const std::string& found, const std::string& expected) {
   fail(ARK_INVALID_ARGUMENT, found, expected, "");
+}
+
+DType cache_dtype(int32_t kv_type) {
+  switch (kv_type) {
+    case ARK_KV_F16:
+      return DType::f16;
+    case ARK_KV_F32:
+      return DType::f32;
+    case ARK_KV_I8:
+      return DType::i8;
+    case ARK_KV_I4:
+      return DType::u4;
+    default:
+      bad_option("KV cache type " + std::to_string(kv_type),
+                 "-1 (the bundle's), 0 (fp16), 1 (fp32), 2 (int8) or 3 (int4)");
+  }
 }
 
 }  // namespace
@@ -209,6 +226,7 @@ bool match_attributes(const KernelEntry& kernel,
 
 SessionOptions resolve_options(const Model& model, const ark_session_options* options) {
   ark_session_options given{};
+  given.kv_type = ARK_KV_DEFAULT;
   if (options) given = *options;
   const Manifest& manifest = model.manifest();
   if (given.context < 0 || given.context > manifest.context) {
@@ -219,33 +237,34 @@ SessionOptions resolve_options(const Model& model, const ark_session_options* op
   if (given.threads < 0 || given.threads > 1024) {
     bad_option(std::to_string(given.threads) + " threads", "0 (one per core) to 1024");
   }
-  if (given.kv_type != ARK_KV_F16 && given.kv_type != ARK_KV_F32) {
-    bad_option("KV cache type " + std::to_string(given.kv_type), "0 (fp16) or 1 (fp32)");
-  }
   if (given.activations != ARK_ACTIVATIONS_INT8 && given.activations != ARK_ACTIVATIONS_F32) {
     bad_option("activations " + std::to_string(given.activations), "0 (int8) or 1 (fp32)");
   }
   return {given.context ? given.context : manifest.context,
           given.threads ? given.threads : ThreadPool::available_cores(),
-          given.kv_type == ARK_KV_F16 ? DType::f16 : DType::f32, given.activations,
-          choose_isa(given.isa)};
+          cache_dtype(given.kv_type == ARK_KV_DEFAULT ? manifest.kv_type : given.kv_type),
+          given.activations, choose_isa(given.isa)};
 }
 
+DType compressed_dtype(DType cache) { return cache == DType::u4 ? DType::i8 : cache; }
+
 CacheShape cache_shape(const PlanCache& cache, const SessionOptions& options) {
+  DType dtype = options.cache_dtype;
   int64_t positions = options.context;
   if (cache.kind == CacheKind::compressed) {
-    int64_t capacity = round_up(options.context, kBlock);
+    dtype = compressed_dtype(dtype);
+    int64_t capacity = round_up(options.context, kKvBlock);
     positions = capacity < cache.window ? 1 : (capacity - cache.window) / cache.stride + 1;
   }
-  int64_t blocks = (positions + kBlock - 1) / kBlock;
-  CacheShape shape{{cache.kv_heads, blocks, cache.head_dim, kBlock}, 4, 0};
+  int64_t blocks = (positions + kKvBlock - 1) / kKvBlock;
+  CacheShape shape{{cache.kv_heads, blocks, cache.head_dim, kKvBlock}, 4, dtype, 0};
+  int64_t block_bytes = kv_key_block_bytes(dtype, cache.head_dim);
   if (cache.kind == CacheKind::value) {
-    shape = {{cache.kv_heads, blocks * kBlock, cache.head_dim, 1}, 3, 0};
+    shape = {{cache.kv_heads, blocks * kKvBlock, cache.head_dim, 1}, 3, dtype, 0};
+    block_bytes = kv_value_block_bytes(dtype, cache.head_dim);
   }
   // Heads and their size are below 2^17, so only the context can make this overflow.
-  int64_t head_bytes =
-      cache.kv_heads * cache.head_dim * kBlock * dtype_bits(options.cache_dtype) / 8;
-  if (!checked_multiply(head_bytes, blocks, &shape.bytes)) {
+  if (!checked_multiply(cache.kv_heads * block_bytes, blocks, &shape.bytes)) {
     fail(ARK_OUT_OF_MEMORY, "a cache beyond 2^63 bytes", "a smaller context", "");
   }
   return shape;

@@ -30,10 +30,14 @@ bool match_attributes(const KernelEntry& kernel,
                       const std::vector<std::pair<std::string, double>>& given,
                       std::vector<double>* values, std::string* wrong);
 
+// The number type of compressed keys beside caches of that type.
+DType compressed_dtype(DType cache);
+
 // What a cache occupies for a context.
 struct CacheShape {
   int64_t dims[4];
   int32_t rank;
+  DType dtype;
   int64_t bytes;
 };
 CacheShape cache_shape(const PlanCache& cache, const SessionOptions& options);

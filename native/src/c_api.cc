@@ -144,6 +144,7 @@ ark_status ark_model_plan_memory(const ark_model* model, const ark_session_optio
   return guard([&] {
     require(model, "no model");
     ark_session_options chosen{};
+    chosen.kv_type = ARK_KV_DEFAULT;
     ark::read_struct(options, &chosen);
     ark::MemoryPlan plan =
         ark::plan_memory(*model->model, ark::resolve_options(*model->model, &chosen));
@@ -160,6 +161,7 @@ ark_status ark_session_create(ark_model* model, const ark_session_options* optio
   return guard([&] {
     require(model && session, "no model or no place for the session");
     ark_session_options chosen{};
+    chosen.kv_type = ARK_KV_DEFAULT;
     ark::read_struct(options, &chosen);
     auto made =
         std::make_unique<ark::Session>(model->model, ark::resolve_options(*model->model, &chosen));

@@ -55,6 +55,16 @@ ManifestFile parse_file(const JsonView& files, size_t index) {
   return {name, entry.at("bytes").integer(0, int64_t{1} << 50), parse_crc(entry.at("crc32c"))};
 }
 
+int32_t parse_kv(const JsonView& root) {
+  if (!root.has("kv") || root.at("kv").is(Json::Type::null)) return ARK_KV_F16;
+  const std::string& name = root.at("kv").string();
+  if (name == "fp16") return ARK_KV_F16;
+  if (name == "fp32") return ARK_KV_F32;
+  if (name == "int8") return ARK_KV_I8;
+  if (name == "int4") return ARK_KV_I4;
+  root.at("kv").refuse(quote(name), "\"fp16\", \"fp32\", \"int8\" or \"int4\"");
+}
+
 }  // namespace
 
 const ManifestFile* Manifest::file(const std::string& name) const {
@@ -76,6 +86,7 @@ Manifest parse_manifest(const char* text, size_t size) {
   manifest.kv_heads = static_cast<int32_t>(model.at("num_kv_heads").integer(1, 65536));
   manifest.context = static_cast<int32_t>(root.at("context").integer(1, kMost));
   manifest.chunk = static_cast<int32_t>(root.at("chunk").integer(1, 65536));
+  manifest.kv_type = parse_kv(root);
   JsonView files = root.at("files");
   for (size_t i = 0; i < files.object_size(); i++) manifest.files.push_back(parse_file(files, i));
   return manifest;

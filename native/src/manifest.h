@@ -20,6 +20,7 @@ struct Manifest {
   int32_t kv_heads;
   int32_t context;
   int32_t chunk;
+  int32_t kv_type;  // ark_kv_type that sessions use unless told otherwise
   std::vector<ManifestFile> files;
 
   const ManifestFile* file(const std::string& name) const;  // nullptr when not listed

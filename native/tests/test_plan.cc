@@ -235,6 +235,8 @@ TEST(manifest_refuses) {
       {"{FILES}", "{\"a\": {\"bytes\": 1, \"sha256\": \"zz\", \"crc32c\": \"0x00000000\"}}",
        ARK_INVALID_BUNDLE, "sha256"},
       {"{FILES}", "[]", ARK_INVALID_BUNDLE, "not an object"},
+      {"\"chunk\": 4", "\"chunk\": 4, \"kv\": \"fp8\"", ARK_INVALID_BUNDLE, "'fp8'"},
+      {"\"chunk\": 4", "\"chunk\": 4, \"kv\": 8", ARK_INVALID_BUNDLE, "kv"},
   };
   for (const Case& c : list) {
     std::string text = replaced(manifest_text(), c.from, c.to);
@@ -246,4 +248,17 @@ TEST(manifest_refuses) {
                      "\", \"crc32c\": \"0x0000000g\"}}";
   std::string text = replaced(manifest_text(), "{FILES}", file);
   CHECK_ERROR(ARK_INVALID_BUNDLE, PARTS("crc32c"), parse_manifest(text.data(), text.size()));
+}
+
+TEST(manifest_names_the_kv_type) {
+  auto type_of = [](const char* kv) {
+    std::string text = replaced(manifest_text(), "\"chunk\": 4", "\"chunk\": 4" + std::string(kv));
+    text = replaced(text, "FILES", "");
+    return parse_manifest(text.data(), text.size()).kv_type;
+  };
+  CHECK(type_of("") == ARK_KV_F16 && type_of(", \"kv\": null") == ARK_KV_F16);
+  CHECK(type_of(", \"kv\": \"fp16\"") == ARK_KV_F16);
+  CHECK(type_of(", \"kv\": \"fp32\"") == ARK_KV_F32);
+  CHECK(type_of(", \"kv\": \"int8\"") == ARK_KV_I8);
+  CHECK(type_of(", \"kv\": \"int4\"") == ARK_KV_I4);
 }

@@ -208,6 +208,33 @@ TEST(memory_plan_equals_what_is_allocated) {
   }
 }
 
+TEST(caches_take_the_bytes_of_their_type) {
+  // 72 dimensions: 18 fours, 5 sixteens (80) and 3 groups of 32.
+  PlanCache key{"key", CacheKind::key, 2, 72, 0, 0};
+  PlanCache value{"value", CacheKind::value, 2, 72, 0, 0};
+  PlanCache fine{"fine", CacheKind::compressed, 2, 72, 32, 16};
+  struct {
+    DType dtype;
+    DType compressed;
+    int64_t key, value, fine;  // bytes of 64 tokens of one head
+  } cases[] = {
+      {DType::f32, DType::f32, 64 * 72 * 4, 64 * 72 * 4, 64 * 72 * 4},
+      {DType::f16, DType::f16, 64 * 72 * 2, 64 * 72 * 2, 64 * 72 * 2},
+      {DType::i8, DType::i8, 64 * (72 + 4), 64 * (80 + 4), 64 * (72 + 4)},
+      {DType::u4, DType::i8, 64 * 3 * 20, 64 * 3 * 20, 64 * (72 + 4)},
+  };
+  for (const auto& c : cases) {
+    SessionOptions options = tiny_options(130);  // three blocks, and one of compressed keys
+    options.cache_dtype = c.dtype;
+    CHECK(cache_shape(key, options).bytes == 2 * 3 * c.key);
+    CHECK(cache_shape(key, options).dtype == c.dtype);
+    CHECK(cache_shape(value, options).bytes == 2 * 3 * c.value);
+    CHECK(cache_shape(value, options).dims[1] == 3 * 64);
+    CHECK(cache_shape(fine, options).bytes == 2 * c.fine);
+    CHECK(cache_shape(fine, options).dtype == c.compressed);
+  }
+}
+
 TEST(compressed_caches_hold_every_window) {
   SessionOptions options = tiny_options();
   PlanCache fine{"fine", CacheKind::compressed, 2, 8, 32, 16};

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from arkinfer import errors, memory
+from arkinfer import errors, kv_types, memory
 from arkinfer.bundle import Bundle
 from arkinfer.cli import app, repl
 from arkinfer.cli.app import main
@@ -450,6 +450,14 @@ def test_inspect(run: Run, null_bundle: Path) -> None:
     assert record["digest"] == Bundle.open(null_bundle).digest
     assert record["memory"][-1]["context"] == record["manifest"]["context"]
     assert record["operators"]["ai.arkinfer::SelectBlocks"] == 2
+
+
+def test_inspect_shows_the_memory_of_any_kv_type(run: Run, null_bundle: Path) -> None:
+    for kv in kv_types.NAMES:
+        assert f"KV cache in {kv}" in run("inspect", null_bundle, "--kv", kv)[1]
+        record = json.loads(run("inspect", null_bundle, "--kv", kv, "--json")[1])
+        assert {table["kv"] for table in record["memory"]} == {kv}
+    assert f"KV cache in {kv_types.DEFAULT}" in run("inspect", null_bundle)[1]
 
 
 def test_inspect_check_names_the_damaged_file(run: Run, copy: Path) -> None:

@@ -285,7 +285,11 @@ def test_manifest(tiny_checkpoint: Make, tmp_path: Path) -> None:
     assert manifest.model == converters.open(path).config
     assert manifest.model.sparse is not None
     assert manifest.model.sparse.topk == SMALL_SPARSE["topk"]
-    assert manifest.memory.kv_bytes_per_token == {"fp16": 128, "fp32": 256}
+    # Two layers of two heads of eight dimensions, which int4 pads to 32 and int8 values to 16.
+    sizes = {"fp16": 128, "fp32": 256, "int8": 2 * 2 * (8 + 4 + 16 + 4), "int4": 2 * 2 * 2 * 20}
+    assert manifest.memory.kv_bytes_per_token == sizes
+    assert set(manifest.memory.compressed_key_bytes_per_token) == set(sizes)
+    assert manifest.kv is None
     assert manifest.tokenizer is not None
     assert manifest.tokenizer.bos_id == 1
     assert manifest.source.format == "safetensors"
@@ -297,6 +301,10 @@ def test_manifest(tiny_checkpoint: Make, tmp_path: Path) -> None:
         "vocabulary.bin",
         "chat_template.jinja",
     }
+    sealed, _ = compiled(path, tmp_path / "y.ark", kv="int4")
+    assert sealed.manifest.kv == "int4"
+    with pytest.raises(InvalidOptionError, match="fp8"):
+        compiled(path, tmp_path / "z.ark", kv="fp8")
     fractions = [part for _, part in seen]
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)

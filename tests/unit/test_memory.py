@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from arkinfer import memory, system
+from arkinfer import kv_types, memory, system
 from arkinfer.config import SparseConfig
 from arkinfer.errors import InvalidOptionError, MemoryBudgetError
 from arkinfer.manifest import MemoryFacts
@@ -46,6 +46,32 @@ def test_blocks_of_64() -> None:
     assert memory.kv_cache_bytes(config, 64, "fp16") == one
     assert memory.kv_cache_bytes(config, 65, "fp16") == 2 * one
     assert memory.compressed_key_bytes(replace(config, sparse=None), 4096, "fp16") == 0
+
+
+@pytest.mark.parametrize(
+    ("kv", "key", "value", "compressed"),
+    [
+        ("fp16", 64 * 72 * 2, 64 * 72 * 2, 64 * 72 * 2),
+        ("fp32", 64 * 72 * 4, 64 * 72 * 4, 64 * 72 * 4),
+        # 72 dimensions are 18 fours and, rounded up, 5 sixteens and 3 groups of 32.
+        ("int8", 64 * (72 + 4), 64 * (80 + 4), 64 * (72 + 4)),
+        ("int4", 64 * 3 * (16 + 4), 64 * 3 * (16 + 4), 64 * (72 + 4)),
+    ],
+)
+def test_bytes_of_every_type(kv: kv_types.KvType, key: int, value: int, compressed: int) -> None:
+    config = replace(EIGHT.model, head_dim=72)
+    heads = config.num_layers * config.num_kv_heads
+    assert memory.kv_cache_bytes(config, 65, kv) == 2 * heads * (key + value)
+    # 1,152 tokens: 71 fine windows in two blocks, 17 coarse ones in one.
+    assert memory.compressed_key_bytes(config, 1152, kv) == 3 * heads * compressed
+
+
+def test_the_bundles_type_is_the_default() -> None:
+    assert memory.table(EIGHT).kv == kv_types.DEFAULT
+    small = replace(EIGHT, kv="int4")
+    assert memory.table(small).kv == "int4"
+    assert memory.table(small) == memory.table(EIGHT, kv="int4")
+    assert memory.table(small, kv="fp32").kv == "fp32"
 
 
 def test_context_range() -> None:
