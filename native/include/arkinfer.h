@@ -90,8 +90,7 @@ typedef struct ark_session_options {
   int32_t threads;     /* 0: one per core */
   int32_t kv_type;     /* ark_kv_type */
   int32_t activations; /* ark_activations */
-  const char* isa;     /* NULL: the best this CPU has; else "avx2", "avx512", "avx512vnni", "neon",
-                          "dotprod", "scalar" */
+  const char* isa;     /* NULL: the best this CPU has; else one of ark_isas() */
 } ark_session_options;
 
 typedef struct ark_memory {

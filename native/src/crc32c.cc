@@ -3,7 +3,7 @@
 #include <cstring>
 #include <vector>
 
-#include "isa.h"
+#include "cpu_features.h"
 
 #if defined(__x86_64__)
 #include <nmmintrin.h>

@@ -13,7 +13,4 @@ bool parse_isa(const std::string& name, Isa* isa);
 // Best first; never empty, because every build holds the scalar kernels.
 const std::vector<Isa>& usable_isas();
 
-// Whether the CPU has instructions for CRC-32C.
-bool cpu_has_crc32();
-
 }  // namespace ark

@@ -11,14 +11,17 @@ namespace ark {
 
 enum class DType : int32_t { f32 = 0, f16 = 1, bf16 = 2, i32 = 3, u8 = 4, i8 = 5, u4 = 6, u2 = 7 };
 
-// Ordered from worst to best within one architecture.
+// Ordered from worst to best within one architecture. The numbers are stored nowhere.
 enum class Isa : int32_t {
   scalar = 0,
   avx2 = 1,
-  avx512 = 2,
-  avx512vnni = 3,
+  avxvnni = 2,
+  avx512 = 3,
+  avx512vnni = 4,
+  amx = 5,
   neon = 16,
-  dotprod = 17
+  dotprod = 17,
+  i8mm = 18
 };
 
 struct Operand {
@@ -74,7 +77,10 @@ struct KernelEntry {
 struct KernelRegistrar {
   explicit KernelRegistrar(const KernelEntry& entry);
 };
-// The best variant of a kernel that is no better than isa; nullptr when there is none.
+// The best variant of a kernel that is no better than isa and that this CPU runs; nullptr when
+// there is none. Not every set has every kernel (CMakeLists.txt lists what each adds).
 const KernelEntry* find_kernel(const char* name, Isa isa);
+// The kernel of a place in the table; nullptr behind the last.
+const KernelEntry* kernel_at(int index);
 
 }  // namespace ark

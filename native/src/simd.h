@@ -5,10 +5,14 @@
 // -ffp-contract=off: products and sums fuse only where fma() says so. Machine flags:
 //   scalar      none
 //   avx2        -mavx2 -mfma -mf16c
+//   avxvnni     the same and -mavxvnni
 //   avx512      -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 //   avx512vnni  the same and -mavx512vnni
+//   amx         the same and -mamx-tile -mamx-int8
 //   neon        none (armv8-a)
 //   dotprod     -march=armv8.2-a+dotprod
+//   i8mm        -march=armv8.2-a+dotprod+i8mm
+// CMakeLists.txt says which kernels a set has of its own; for others the next lower set stands in.
 // Kernels call no inline function of the standard library: an object of a better instruction
 // set must not define a weak symbol that the linker could pick for everybody. Everything here has
 // internal linkage for the same reason. The executor gives Call::parallel.threads to scratch() too.
@@ -52,11 +56,11 @@ ARK_INLINE int32_t load_word(const int8_t* p) {
 }
 ARK_KERNEL_END
 
-#if defined(ARK_ISA_avx2)
+#if defined(ARK_ISA_avx2) || defined(ARK_ISA_avxvnni)
 #include "simd_avx2.h"
-#elif defined(ARK_ISA_avx512) || defined(ARK_ISA_avx512vnni)
+#elif defined(ARK_ISA_avx512) || defined(ARK_ISA_avx512vnni) || defined(ARK_ISA_amx)
 #include "simd_avx512.h"
-#elif defined(ARK_ISA_neon) || defined(ARK_ISA_dotprod)
+#elif defined(ARK_ISA_neon) || defined(ARK_ISA_dotprod) || defined(ARK_ISA_i8mm)
 #include "simd_neon.h"
 #else
 #include "simd_scalar.h"

@@ -1,7 +1,10 @@
-// simd.h with AVX2, FMA and F16C: a logical vector is two registers.
+// simd.h with AVX2, FMA and F16C, and with VNNI for avxvnni: a logical vector is two registers.
 #pragma once
 
 #include <immintrin.h>
+#if defined(ARK_ISA_avxvnni) && defined(ARK_SIMDE)
+#include "../tests/emulated_avxvnni.h"
+#endif
 
 #include "simd.h"
 
@@ -9,9 +12,15 @@ ARK_KERNEL_BEGIN
 
 constexpr int kRows = 4;
 constexpr int kVectors = 1;
+#if defined(ARK_ISA_avxvnni)
+constexpr int kDotLimit = 1 << 20;
+// dpbusd wants one unsigned side, so dot_i8 adds 128 to the codes.
+constexpr int kI8Bias = 128;
+#else
 // A pair of products of codes up to 15 with int8 is at most 3810: eight fit in 16 bits.
 constexpr int kDotLimit = 8;
 constexpr int kI8Bias = 0;
+#endif
 
 struct V {
   __m256 a, b;
@@ -22,9 +31,13 @@ struct I {
 struct B {
   __m256i a, b;
 };
+#if defined(ARK_ISA_avxvnni)
+using D = I;
+#else
 struct D {
   __m256i a, b;
 };
+#endif
 
 ARK_INLINE __m256i load256(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
@@ -155,6 +168,18 @@ ARK_INLINE B codes_u2(B bytes) {
           _mm256_and_si256(_mm256_srli_epi16(bytes.b, 2 * J), mask)};
 }
 ARK_INLINE D dot_zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+#if defined(ARK_ISA_avxvnni)
+ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) {
+  __m256i four = _mm256_set1_epi32(load_word(x));
+  return {_mm256_dpbusd_avx_epi32(total.a, codes.a, four),
+          _mm256_dpbusd_avx_epi32(total.b, codes.b, four)};
+}
+ARK_INLINE I sum_dot(D total) { return total; }
+ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
+  __m256i sign = _mm256_set1_epi8(static_cast<char>(0x80));
+  return dot_u4(total, {_mm256_xor_si256(codes.a, sign), _mm256_xor_si256(codes.b, sign)}, x);
+}
+#else
 ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) {
   __m256i four = _mm256_set1_epi32(load_word(x));
   return {_mm256_add_epi16(total.a, _mm256_maddubs_epi16(codes.a, four)),
@@ -173,6 +198,7 @@ ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
   __m256i four = _mm256_set1_epi32(load_word(x));
   return {dot_signed(total.a, codes.a, four), dot_signed(total.b, codes.b, four)};
 }
+#endif
 
 ARK_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 

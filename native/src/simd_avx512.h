@@ -1,4 +1,4 @@
-// simd.h with AVX-512 (F, BW, VL, DQ), and with VNNI where the instruction set has it.
+// simd.h with AVX-512 (F, BW, VL, DQ), and with VNNI for avx512vnni and amx.
 #pragma once
 
 #if defined(ARK_SIMDE)
@@ -22,7 +22,7 @@ ARK_KERNEL_BEGIN
 
 constexpr int kRows = 8;
 constexpr int kVectors = 2;
-#if defined(ARK_ISA_avx512vnni)
+#if defined(ARK_ISA_avx512vnni) || defined(ARK_ISA_amx)
 constexpr int kDotLimit = 1 << 20;
 // dpbusd wants one unsigned side, so dot_i8 adds 128 to the codes.
 constexpr int kI8Bias = 128;
@@ -124,7 +124,7 @@ ARK_INLINE B codes_u2(B bytes) {
   return {_mm512_and_si512(_mm512_srli_epi16(bytes.r, 2 * J), mask)};
 }
 ARK_INLINE D dot_zero() { return izero(); }
-#if defined(ARK_ISA_avx512vnni)
+#if defined(ARK_ISA_avx512vnni) || defined(ARK_ISA_amx)
 ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) {
   return {_mm512_dpbusd_epi32(total.r, codes.r, _mm512_set1_epi32(load_word(x)))};
 }

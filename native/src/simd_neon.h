@@ -1,4 +1,5 @@
-// simd.h for aarch64: a logical vector is four registers. With dotprod, sdot does the int8 work.
+// simd.h for aarch64: a logical vector is four registers. With dotprod and
+// i8mm, sdot does the int8 work.
 #pragma once
 
 #include <arm_neon.h>
@@ -9,7 +10,7 @@ ARK_KERNEL_BEGIN
 
 constexpr int kVectors = 1;
 constexpr int kI8Bias = 0;
-#if defined(ARK_ISA_dotprod)
+#if defined(ARK_ISA_dotprod) || defined(ARK_ISA_i8mm)
 constexpr int kRows = 4;
 constexpr int kDotLimit = 1 << 20;
 #else
@@ -171,7 +172,7 @@ ARK_INLINE B codes_u2(B bytes) {
   return {codes_u2<J>(bytes.a), codes_u2<J>(bytes.b), codes_u2<J>(bytes.c), codes_u2<J>(bytes.d)};
 }
 
-#if defined(ARK_ISA_dotprod)
+#if defined(ARK_ISA_dotprod) || defined(ARK_ISA_i8mm)
 using D = I;
 ARK_INLINE D dot_zero() { return izero(); }
 ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {

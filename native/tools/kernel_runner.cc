@@ -1,7 +1,7 @@
 // Runs kernels on arrays from a file, so that the same tests serve every platform and sanitizer.
 //
 //   kernel_runner CASES RESULTS [REPEATS]
-//   kernel_runner --isas
+//   kernel_runner --isas   (one line per kernel set, best first: its name and its own kernels)
 //   kernel_runner --read MEBIBYTES THREADS
 //
 // CASES, little-endian: "ARKCASE1", u32 count, then per case
@@ -220,7 +220,13 @@ void measure_read(size_t mebibytes, int threads) {
 int main(int argc, char** argv) {
   try {
     if (argc == 2 && std::strcmp(argv[1], "--isas") == 0) {
-      for (ark::Isa isa : ark::usable_isas()) std::printf("%s\n", ark::isa_name(isa));
+      for (ark::Isa isa : ark::usable_isas()) {
+        std::printf("%s", ark::isa_name(isa));
+        for (int i = 0; const ark::KernelEntry* entry = ark::kernel_at(i); i++) {
+          if (entry->isa == isa) std::printf(" %s", entry->name);
+        }
+        std::printf("\n");
+      }
     } else if (argc == 4 && std::strcmp(argv[1], "--read") == 0) {
       measure_read(std::stoul(argv[2]), std::stoi(argv[3]));
     } else if (argc == 3 || argc == 4) {

@@ -6,6 +6,7 @@ for AVX-512, a CPU without it dies in code that never asked for AVX-512.
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -45,3 +46,16 @@ def test_kernel_objects_define_no_merged_symbol(objects: dict[str, list[Path]]) 
                 if kind in MERGED:
                     shared.append(f"{isa}/{path.name}: {name}")
     assert shared == []
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names x86-64 sets")
+def test_a_set_that_the_compiler_does_not_know_is_left_out_by_name(tmp_path: Path) -> None:
+    command = ["cmake", "-S", str(native_build.ROOT / "native"), "-B", str(tmp_path)]
+    for isa, known in (("avxvnni", "OFF"), ("avx512vnni", "ON"), ("amx", "ON")):
+        command.append(f"-DARK_KNOWS_{isa}={known}")
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    left_out = [line for line in done.stdout.splitlines() if "Left out" in line]
+    assert len(left_out) == 1
+    assert "avxvnni kernels" in left_out[0]
+    assert "-mavxvnni" in left_out[0]
+    assert not any("avxvnni" in path.name for path in (tmp_path / "CMakeFiles").iterdir())

@@ -169,10 +169,14 @@ class ToolRunner:
         self.seconds: list[float] = []
 
     def isas(self) -> list[str]:
+        return list(self.kernels())
+
+    def kernels(self) -> dict[str, list[str]]:
+        """The kernels that each usable kernel set has of its own; best set first."""
         done = subprocess.run(
             [*self._command, "--isas"], capture_output=True, text=True, check=True
         )
-        return done.stdout.split()
+        return {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
 
     def run(
         self, calls: Sequence[tuple[Call, str, int]], repeats: int = 1
