@@ -10,6 +10,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 NATIVE := $(shell find native kernels -name '*.cc' -o -name '*.h' -o -name 'CMakeLists.txt' -o -name '*.cmake')
 CXX_FILES := $(shell find native kernels -name '*.cc' -o -name '*.h')
 DEMO := build/smollm2.ark
+BENCH ?= smollm2
 PROMPT ?= What is the capital of France, and what is it known for?
 
 .PHONY: help demo test test-platforms lint bench native clean
@@ -61,9 +62,13 @@ lint: $(VENV)/.lint ## Check style, types and that every version number is the s
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	$(BIN)/python tests/support/versions.py
 
-bench: $(VENV)/.package $(VENV)/.model ## Compare decoding with llama.cpp (builds it first: 10 minutes)
+$(VENV)/.bench: $(VENV)/.package $(VENV)/.model
 	$(PIP) install -q --no-build-isolation -e '.[compile,bench]'
-	$(BIN)/python benchmarks/decode_vs_llamacpp.py
+	@touch $@
+
+bench: $(VENV)/.bench ## Run BENCH (smollm2) of benchmarks/ with BENCH_ARGS (builds llama.cpp first: 10 minutes)
+	@for name in $(BENCH); do \
+	  $(BIN)/python -m benchmarks.$$name $(BENCH_ARGS) || exit 1; done
 
 native: $(VENV)/.package ## Build and install the native library
 

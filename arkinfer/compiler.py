@@ -77,16 +77,53 @@ def compile(
         OutputExistsError, StorageError: the output.
     """
     report = progress or (lambda _what, _fraction: None)
-    device = find_device(target)
+    check_options(target, quant, chunk, sparse)
+    report("reading the checkpoint", 0.0)
+    return compile_checkpoint(
+        converters.open(Path(path)),
+        target,
+        quant,
+        context,
+        output,
+        chunk=chunk,
+        sparse=sparse,
+        dump=dump,
+        progress=progress,
+    )
+
+
+def check_options(target: str, quant: str | None, chunk: int, sparse: str) -> None:
+    """Refuse options that no checkpoint can be compiled with.
+
+    Raises:
+        InvalidOptionError, UnknownBackendError: an option.
+    """
+    find_device(target)
     if quant is not None:
         policy.parse(quant)
     check_choice("sparse", sparse, get_args(Sparse))
     kv_type = None if kv is None else kv_types.parse(kv)
     if not SMALLEST_CHUNK <= chunk <= LARGEST_CHUNK:
         raise InvalidOptionError(f"chunk is {chunk}", f"{SMALLEST_CHUNK} to {LARGEST_CHUNK} tokens")
+
+
+def compile_checkpoint(
+    checkpoint: Checkpoint,
+    target: str = "cpu",
+    quant: str | None = None,
+    context: int | None = None,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    chunk: int = 512,
+    sparse: str = "auto",
+    dump: Path | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Compile a checkpoint that is already open, as :func:`compile` does one on disk."""
+    report = progress or (lambda _what, _fraction: None)
+    check_options(target, quant, chunk, sparse)
+    device = find_device(target)
     backend = backends.get(device.backend)
-    report("reading the checkpoint", 0.0)
-    checkpoint = converters.open(Path(path))
     config = dataclasses.replace(checkpoint.config, sparse=choose_sparse(checkpoint.config, sparse))
     tokens = choose_context(config, context)
     options = CompileOptions(context=tokens, chunk=min(chunk, tokens))

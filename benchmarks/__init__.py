@@ -1,0 +1,1 @@
+"""Benchmarks against other engines; see README.md for the commands."""

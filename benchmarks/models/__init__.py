@@ -1,0 +1,1 @@
+"""Model files with random weights of the right shape and bits, for each engine."""
