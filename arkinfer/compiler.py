@@ -77,7 +77,7 @@ def compile(
         OutputExistsError, StorageError: the output.
     """
     report = progress or (lambda _what, _fraction: None)
-    check_options(target, quant, chunk, sparse)
+    check_options(target, quant, chunk, sparse, kv)
     report("reading the checkpoint", 0.0)
     return compile_checkpoint(
         converters.open(Path(path)),
@@ -87,12 +87,13 @@ def compile(
         output,
         chunk=chunk,
         sparse=sparse,
+        kv=kv,
         dump=dump,
         progress=progress,
     )
 
 
-def check_options(target: str, quant: str | None, chunk: int, sparse: str) -> None:
+def check_options(target: str, quant: str | None, chunk: int, sparse: str, kv: str | None) -> None:
     """Refuse options that no checkpoint can be compiled with.
 
     Raises:
@@ -102,7 +103,8 @@ def check_options(target: str, quant: str | None, chunk: int, sparse: str) -> No
     if quant is not None:
         policy.parse(quant)
     check_choice("sparse", sparse, get_args(Sparse))
-    kv_type = None if kv is None else kv_types.parse(kv)
+    if kv is not None:
+        kv_types.parse(kv)
     if not SMALLEST_CHUNK <= chunk <= LARGEST_CHUNK:
         raise InvalidOptionError(f"chunk is {chunk}", f"{SMALLEST_CHUNK} to {LARGEST_CHUNK} tokens")
 
@@ -116,12 +118,14 @@ def compile_checkpoint(
     *,
     chunk: int = 512,
     sparse: str = "auto",
+    kv: str | None = None,
     dump: Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Compile a checkpoint that is already open, as :func:`compile` does one on disk."""
     report = progress or (lambda _what, _fraction: None)
-    check_options(target, quant, chunk, sparse)
+    check_options(target, quant, chunk, sparse, kv)
+    kv_type = None if kv is None else kv_types.parse(kv)
     device = find_device(target)
     backend = backends.get(device.backend)
     config = dataclasses.replace(checkpoint.config, sparse=choose_sparse(checkpoint.config, sparse))
