@@ -60,6 +60,13 @@ inline void quantize_group(const Activations& a, const float* x, int64_t n, int6
   a.coarse[at] = coarse;
 }
 
+// The sum over a group of the dequantized activations.
+ARK_INLINE float dequantized_sum(const Activations& a, int64_t at) {
+  float codes = static_cast<float>(a.code_sums[at]) +
+                static_cast<float>(a.fine_sums[at]) * (1.0f / kFineSteps);
+  return a.scales[at] * codes;
+}
+
 inline float root_mean_square(const float* x, int64_t n) {
   V total = zero();
   for (int64_t i = 0; i < n; i += kLanes) {

@@ -43,10 +43,15 @@ void place(const Call& call, Cursor* at, Product* p) {
     p->a.code_sums = at->take<int32_t>(sums);
     p->a.fine_sums = at->take<int32_t>(sums);
     p->a.coarse = at->take<uint8_t>(sums);
+    if (call.tokens > kFewRows) {
+      place_row_tiles(call.tokens, w.inputs, w.x_groups, at, &p->tiles);
+      p->buffer_bytes = buffer_bytes(w);
+      p->buffers = at->take<char>(call.parallel.threads * p->buffer_bytes);
+    }
   } else {
     p->a.sums = at->take<float>(sums);
+    p->totals = at->take<float>(call.parallel.threads * kTotals);
   }
-  p->totals = at->take<float>(call.parallel.threads * kTotals);
 }
 
 size_t scratch(const Call& call) {

@@ -1,7 +1,7 @@
 // A product in progress, and how its outputs are written.
 #pragma once
 
-#include "activations.h"
+#include "row_tiles.h"
 
 ARK_KERNEL_BEGIN
 
@@ -15,6 +15,10 @@ struct Product {
   int64_t panels;
   int64_t panels_per_unit;
   float* totals;  // [threads][kTotals]
+  // Of many rows with int8 activations.
+  RowTiles tiles;
+  char* buffers;  // [threads][buffer_bytes]
+  int64_t buffer_bytes;
 };
 
 inline void write_outputs(const Product& p, int64_t row_index, int64_t panel, const float* totals) {

@@ -1,5 +1,6 @@
 // Tiles of a product with int8 activations: R rows by 16 outputs. Integer arithmetic is exact, and
 // fp32 sums run over the groups in order, so a row's result does not depend on the tile it is in.
+// Fine codes have sums of their own, so that gemm_int8.h can multiply them apart.
 #pragma once
 
 #include "activations.h"
@@ -28,37 +29,35 @@ ARK_INLINE bool any_coarse(const uint8_t* coarse, int64_t groups) {
   return any != 0;
 }
 
-// Adds one group to the totals of R rows. dot_codes(x, dot) is the integer product of the group's
-// codes with R rows of activations, where bias is what it adds to each code.
+// Adds one group to the totals of R rows, and its fine codes to fine. dot_codes(x, dot) is the
+// integer product of the group's codes with R rows of activations, where bias is what it adds to
+// each code.
 template <int R, typename DotCodes>
 ARK_INLINE void add_group(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
-                          int64_t g, int32_t bias, V* total, DotCodes dot_codes) {
+                          int64_t g, int32_t bias, V* total, V* fine, DotCodes dot_codes) {
   int64_t slot = panel_index * w.groups + g;
   int64_t at = row * w.groups + g;
   int64_t begin = row * w.inputs + g * w.group;
   I dot[R];
-  V product[R];
   dot_codes(a.codes + begin, dot);
   subtract_zeros<R>(w, a.code_sums + at, slot, bias, dot);
-  for (int r = 0; r < R; r++) product[r] = to_float(dot[r]);
-  if (any_coarse<R>(a.coarse + at, w.groups)) {
-    dot_codes(a.fine_codes + begin, dot);
-    subtract_zeros<R>(w, a.fine_sums + at, slot, bias, dot);
-    for (int r = 0; r < R; r++) {
-      product[r] = fma(to_float(dot[r]), set(1.0f / kFineSteps), product[r]);
-    }
-  }
   V scale = load_scales(w, slot);
   const float* scales = a.scales + at;
   for (int r = 0; r < R; r++) {
-    total[r] = fma(product[r], mul(scale, set(scales[r * w.groups])), total[r]);
+    total[r] = fma(to_float(dot[r]), mul(scale, set(scales[r * w.groups])), total[r]);
   }
   if (w.kind == Offsets::minimum) {
     V minimum = load_minimums(w, slot);
     for (int r = 0; r < R; r++) {
-      float codes = static_cast<float>(a.code_sums[at + r * w.groups]) +
-                    static_cast<float>(a.fine_sums[at + r * w.groups]) * (1.0f / kFineSteps);
-      total[r] = fma(minimum, set(scales[r * w.groups] * codes), total[r]);
+      total[r] = fma(minimum, set(dequantized_sum(a, at + r * w.groups)), total[r]);
+    }
+  }
+  if (any_coarse<R>(a.coarse + at, w.groups)) {
+    dot_codes(a.fine_codes + begin, dot);
+    subtract_zeros<R>(w, a.fine_sums + at, slot, bias, dot);
+    for (int r = 0; r < R; r++) {
+      V step = set(scales[r * w.groups] * (1.0f / kFineSteps));
+      fine[r] = fma(to_float(dot[r]), mul(scale, step), fine[r]);
     }
   }
 }
@@ -116,28 +115,36 @@ template <int R>
 inline void tile_u4(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
                     int64_t first, int64_t last, float* totals, int64_t stride) {
   V total[R];
-  for (int r = 0; r < R; r++) total[r] = load(totals + r * stride);
+  V fine[R];
+  for (int r = 0; r < R; r++) {
+    total[r] = load(totals + r * stride);
+    fine[r] = zero();
+  }
   for (int64_t g = first; g < last; g++) {
     const char* codes = panel(w, panel_index) + g * w.group * 8;
-    add_group<R>(w, a, row, panel_index, g, 0, total, [&](const int8_t* x, I* dot) {
+    add_group<R>(w, a, row, panel_index, g, 0, total, fine, [&](const int8_t* x, I* dot) {
       dot_group_u4<R>(codes, x, w.inputs, w.group / 8, dot);
     });
   }
-  for (int r = 0; r < R; r++) store(totals + r * stride, total[r]);
+  for (int r = 0; r < R; r++) store(totals + r * stride, add(total[r], fine[r]));
 }
 
 template <int R>
 inline void tile_i8(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
                     int64_t first, int64_t last, float* totals, int64_t stride) {
   V total[R];
-  for (int r = 0; r < R; r++) total[r] = load(totals + r * stride);
+  V fine[R];
+  for (int r = 0; r < R; r++) {
+    total[r] = load(totals + r * stride);
+    fine[r] = zero();
+  }
   for (int64_t g = first; g < last; g++) {
     const char* codes = panel(w, panel_index) + g * w.group * 16;
-    add_group<R>(w, a, row, panel_index, g, kI8Bias, total, [&](const int8_t* x, I* dot) {
+    add_group<R>(w, a, row, panel_index, g, kI8Bias, total, fine, [&](const int8_t* x, I* dot) {
       dot_group_i8<R>(codes, x, w.inputs, w.group, dot);
     });
   }
-  for (int r = 0; r < R; r++) store(totals + r * stride, total[r]);
+  for (int r = 0; r < R; r++) store(totals + r * stride, add(total[r], fine[r]));
 }
 
 ARK_KERNEL_END

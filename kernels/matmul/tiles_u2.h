@@ -49,7 +49,11 @@ template <int R>
 inline void tile_u2(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
                     int64_t first, int64_t last, float* totals, int64_t stride) {
   V total[R];
-  for (int r = 0; r < R; r++) total[r] = load(totals + r * stride);
+  V fine[R];
+  for (int r = 0; r < R; r++) {
+    total[r] = load(totals + r * stride);
+    fine[r] = zero();
+  }
   int64_t span = w.group / w.x_group;
   int64_t slot = panel_index * w.groups + first / span;
   int64_t left = span - first % span;
@@ -59,21 +63,24 @@ inline void tile_u2(const Weights& w, const Activations& a, int64_t row, int64_t
     int64_t begin = row * w.inputs + g * w.x_group;
     V product[R];
     product_u2<R>(w, codes, a.codes + begin, a.code_sums + at, product);
-    if (any_coarse<R>(a.coarse + at, w.x_groups)) {
-      V fine[R];
-      product_u2<R>(w, codes, a.fine_codes + begin, a.fine_sums + at, fine);
-      for (int r = 0; r < R; r++) product[r] = fma(fine[r], set(1.0f / kFineSteps), product[r]);
-    }
     V scale = load_scales(w, slot);
+    const float* scales = a.scales + at;
     for (int r = 0; r < R; r++) {
-      total[r] = fma(product[r], mul(scale, set(a.scales[at + r * w.x_groups])), total[r]);
+      total[r] = fma(product[r], mul(scale, set(scales[r * w.x_groups])), total[r]);
+    }
+    if (any_coarse<R>(a.coarse + at, w.x_groups)) {
+      product_u2<R>(w, codes, a.fine_codes + begin, a.fine_sums + at, product);
+      for (int r = 0; r < R; r++) {
+        V step = set(scales[r * w.x_groups] * (1.0f / kFineSteps));
+        fine[r] = fma(product[r], mul(scale, step), fine[r]);
+      }
     }
     if (--left == 0) {
       left = span;
       slot++;
     }
   }
-  for (int r = 0; r < R; r++) store(totals + r * stride, total[r]);
+  for (int r = 0; r < R; r++) store(totals + r * stride, add(total[r], fine[r]));
 }
 
 template <int J>

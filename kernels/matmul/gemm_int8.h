@@ -1,0 +1,258 @@
+// Products of many rows with int8 activations: a row block's weights are unpacked once, a block of
+// inputs at a time, and tiles of integer products (gemm_tile.h) are scaled into fp32 totals. Every
+// row's arithmetic is that of tiles_int8.h, so its bits do not depend on which of them computed it.
+#pragma once
+
+#include "few_rows.h"
+
+ARK_KERNEL_BEGIN
+
+constexpr int64_t kItemPanels = 4;  // per item of parallel work; they share the activations
+static_assert(kItemPanels % kTilePanels == 0, "an item is whole tiles");
+constexpr int64_t kItemTotals = kRowBlock * kItemPanels * kLanes;
+
+// One thread's weights as a tile reads them, and sums.
+struct GemmBuffers {
+  uint8_t* weights;  // [kTilePanels][inputs of a block / kTileStep][16][kTileStep]
+  float* scales;     // [groups of a block][kTilePanels][16], as all three
+  float* minimums;
+  int32_t* zeros;
+  float* totals;  // [kItemPanels/kTilePanels][kRowBlock][kTilePanels][16]
+  float* fine;    // the same, of fine codes
+};
+
+// Inputs that are unpacked at a time: whole groups.
+ARK_INLINE int64_t block_inputs(const Weights& w) {
+  return smaller(w.inputs, larger(w.x_group, kBlockInputs / w.x_group * w.x_group));
+}
+
+inline GemmBuffers place_buffers(const Weights& w, Cursor* at) {
+  GemmBuffers b;
+  int64_t cells = block_inputs(w) / w.x_group * kTilePanels * kLanes;
+  b.weights = at->take<uint8_t>(block_inputs(w) * kTilePanels * kLanes);
+  b.scales = at->take<float>(cells);
+  b.minimums = at->take<float>(cells);
+  b.zeros = at->take<int32_t>(cells);
+  b.totals = at->take<float>(kItemTotals);
+  b.fine = at->take<float>(kItemTotals);
+  return b;
+}
+inline int64_t buffer_bytes(const Weights& w) {
+  Cursor at = {nullptr, 0};
+  place_buffers(w, &at);
+  return at.used;
+}
+
+// ---- unpacking ----------------------------------------------------------------------------------
+
+inline void unpack_codes(const Weights& w, const char* codes, int64_t inputs, uint8_t* to) {
+  if (w.type == DType::u2) {
+    for (int64_t k = 0; k < inputs; k += 16, codes += 64, to += 256) {
+      B bytes = load_bytes(codes);
+      unpack_step(codes_u2<0>(bytes), codes_u2<1>(bytes), to);
+      unpack_step(codes_u2<2>(bytes), codes_u2<3>(bytes), to + 128);
+    }
+  } else if (w.type == DType::u4) {
+    for (int64_t k = 0; k < inputs; k += 8, codes += 64, to += 128) {
+      B low, high;
+      unpack_u4(reinterpret_cast<const uint8_t*>(codes), &low, &high);
+      unpack_step(low, high, to);
+    }
+  } else {
+    for (int64_t k = 0; k < inputs; k += 8, codes += 128, to += 128) {
+      unpack_step(load_bytes(codes), load_bytes(codes + 64), to);
+    }
+  }
+}
+
+// Groups [first, first + groups) of the panels of a tile. What lies beyond the last panel keeps
+// old bytes: those products are never written.
+inline void unpack_panels(const Weights& w, int64_t panel_index, int64_t panels, int64_t first,
+                          int64_t groups, int64_t apart, const GemmBuffers& b) {
+  int64_t span = w.group / w.x_group;
+  for (int64_t c = 0; c < panels; c++) {
+    const char* codes = panel(w, panel_index + c) + panel_bytes(w) / w.x_groups * first;
+    unpack_codes(w, codes, groups * w.x_group, b.weights + c * apart);
+    for (int64_t g = 0; g < groups; g++) {
+      int64_t slot = (panel_index + c) * w.groups + (first + g) / span;
+      int64_t to = (g * kTilePanels + c) * kLanes;
+      store(b.scales + to, load_scales(w, slot));
+      if (w.kind == Offsets::minimum) store(b.minimums + to, load_minimums(w, slot));
+      if (w.kind == Offsets::zero_point) {
+        int32_t bias = w.type == DType::i8 ? kI8Bias : 0;
+        I zeros = add(load_zero_points(w, slot), iset(bias));
+        memcpy(b.zeros + to, &zeros, sizeof(zeros));
+      }
+    }
+  }
+}
+
+// ---- tiles --------------------------------------------------------------------------------------
+
+// What a dot product begins with: the correction for the code that stands for zero.
+template <Offsets kKind>
+ARK_INLINE void begin_dot(const int32_t* corrections, const int32_t* zeros, I* dot) {
+  for (int r = 0; r < kTileRows; r++) {
+    I correction = iset(corrections[r]);
+    for (int c = 0; c < kTilePanels; c++) {
+      dot[r * kTilePanels + c] = kKind == Offsets::zero_point
+                                     ? mul(load_words(zeros + c * kLanes), correction)
+                                     : correction;
+    }
+  }
+}
+
+// Adds groups of a tile to its totals [kTileRows][kTilePanels][16].
+template <DType kCodes, Offsets kKind>
+inline void main_tile(const Weights& w, const RowTiles& t, const GemmBuffers& b, int64_t tile,
+                      int64_t first, int64_t groups, int64_t apart, float* totals) {
+  constexpr int kCells = kTileRows * kTilePanels;
+  const int8_t* x = t.codes + (tile * w.inputs + first * w.x_group) * kTileRows;
+  const uint8_t* weights = b.weights;
+  int64_t at = (tile * w.x_groups + first) * kTileRows;
+  V total[kCells];
+  for (int i = 0; i < kCells; i++) total[i] = load(totals + i * kLanes);
+  for (int64_t g = 0; g < groups; g++) {
+    I dot[kCells];
+    const int64_t cell = g * kTilePanels * kLanes;
+    begin_dot<kKind>(t.corrections + at, b.zeros + cell, dot);
+    dot_tile<kCodes>(weights, apart, x, w.x_group, dot);
+    for (int c = 0; c < kTilePanels; c++) {
+      V scale = load(b.scales + cell + c * kLanes);
+      for (int r = 0; r < kTileRows; r++) {
+        V* to = &total[r * kTilePanels + c];
+        V product = to_float(dot[r * kTilePanels + c]);
+        *to = fma(product, mul(scale, set(t.scales[at + r])), *to);
+      }
+      if (kKind == Offsets::minimum) {
+        V minimum = load(b.minimums + cell + c * kLanes);
+        for (int r = 0; r < kTileRows; r++) {
+          V* to = &total[r * kTilePanels + c];
+          *to = fma(minimum, set(t.sums[at + r]), *to);
+        }
+      }
+    }
+    x += w.x_group * kTileRows;
+    weights += w.x_group * kLanes;
+    at += kTileRows;
+  }
+  for (int i = 0; i < kCells; i++) store(totals + i * kLanes, total[i]);
+}
+
+// Adds the fine codes of one group of a row block to totals [kRowBlock][kTilePanels][16].
+template <DType kCodes, Offsets kKind>
+inline void fine_tiles(const Product& p, const GemmBuffers& b, int64_t block, int64_t group,
+                       const uint8_t* weights, int64_t apart, int64_t cell, float* totals) {
+  const Weights& w = p.w;
+  const RowTiles& t = p.tiles;
+  int64_t count = t.fine_counts[block * w.x_groups + group];
+  int64_t at = fine_start(w, p.rows, block, group);
+  const int8_t* x = t.fine_codes + at * w.x_group;
+  while (count > 0) {
+    I dot[kTileRows * kTilePanels];
+    begin_dot<kKind>(t.fine_corrections + at, b.zeros + cell, dot);
+    dot_tile<kCodes>(weights, apart, x, w.x_group, dot);
+    int64_t live = smaller(count, kTileRows);
+    for (int64_t r = 0; r < live; r++) {
+      float* to = totals + t.fine_rows[at + r] * kTilePanels * kLanes;
+      V step = set(t.fine_scales[at + r]);
+      for (int c = 0; c < kTilePanels; c++, to += kLanes) {
+        V scale = load(b.scales + cell + c * kLanes);
+        store(to, fma(to_float(dot[r * kTilePanels + c]), mul(scale, step), load(to)));
+      }
+    }
+    x += w.x_group * kTileRows;
+    at += kTileRows;
+    count -= kTileRows;
+  }
+}
+
+// One row block by the panels of one tile, all inputs.
+template <DType kCodes, Offsets kKind>
+inline void multiply_panels(const Product& p, const GemmBuffers& b, int64_t block,
+                            int64_t first_panel, float* totals, float* fine) {
+  const Weights& w = p.w;
+  int64_t row = block * kRowBlock;
+  int64_t tiles = quotient_up(smaller(kRowBlock, p.rows - row), kTileRows);
+  int64_t panels = smaller(kTilePanels, p.panels - first_panel);
+  int64_t most = block_inputs(w) / w.x_group;
+  int64_t apart = block_inputs(w) * kLanes;
+  constexpr int64_t kTileTotals = kTileRows * kTilePanels * kLanes;
+  for (int64_t first = 0; first < w.x_groups; first += most) {
+    int64_t groups = smaller(most, w.x_groups - first);
+    unpack_panels(w, first_panel, panels, first, groups, apart, b);
+    for (int64_t i = 0; i < tiles; i++) {
+      main_tile<kCodes, kKind>(w, p.tiles, b, row / kTileRows + i, first, groups, apart,
+                               totals + i * kTileTotals);
+    }
+    for (int64_t g = 0; g < groups; g++) {
+      fine_tiles<kCodes, kKind>(p, b, block, first + g, b.weights + g * w.x_group * kLanes, apart,
+                                g * kTilePanels * kLanes, fine);
+    }
+  }
+}
+
+inline void multiply_panels(const Product& p, const GemmBuffers& b, int64_t block,
+                            int64_t first_panel, float* totals, float* fine) {
+  const Weights& w = p.w;
+  if (w.type == DType::u2) {
+    multiply_panels<DType::u2, Offsets::symmetric>(p, b, block, first_panel, totals, fine);
+  } else if (w.type == DType::u4 && w.kind == Offsets::symmetric) {
+    multiply_panels<DType::u4, Offsets::symmetric>(p, b, block, first_panel, totals, fine);
+  } else if (w.type == DType::u4 && w.kind == Offsets::zero_point) {
+    multiply_panels<DType::u4, Offsets::zero_point>(p, b, block, first_panel, totals, fine);
+  } else if (w.type == DType::u4) {
+    multiply_panels<DType::u4, Offsets::minimum>(p, b, block, first_panel, totals, fine);
+  } else if (w.kind == Offsets::symmetric) {
+    multiply_panels<DType::i8, Offsets::symmetric>(p, b, block, first_panel, totals, fine);
+  } else if (w.kind == Offsets::zero_point) {
+    multiply_panels<DType::i8, Offsets::zero_point>(p, b, block, first_panel, totals, fine);
+  } else {
+    multiply_panels<DType::i8, Offsets::minimum>(p, b, block, first_panel, totals, fine);
+  }
+}
+
+// ---- work ---------------------------------------------------------------------------------------
+
+inline void multiply_item(void* user, int64_t index, int32_t thread) {
+  const Product& p = *static_cast<const Product*>(user);
+  Cursor at = {p.buffers + thread * p.buffer_bytes, 0};
+  GemmBuffers b = place_buffers(p.w, &at);
+  int64_t blocks = quotient_up(p.rows, kRowBlock);
+  int64_t block = index % blocks;
+  int64_t rows = smaller(kRowBlock, p.rows - block * kRowBlock);
+  int64_t panel = index / blocks * kItemPanels;
+  int64_t panels = smaller(kItemPanels, p.panels - panel);
+  memset(b.totals, 0, kItemTotals * sizeof(float));
+  memset(b.fine, 0, kItemTotals * sizeof(float));
+  constexpr int64_t kApart = kRowBlock * kTilePanels * kLanes;
+  for (int64_t i = 0; i < panels; i += kTilePanels) {
+    int64_t from = i / kTilePanels * kApart;
+    multiply_panels(p, b, block, panel + i, b.totals + from, b.fine + from);
+  }
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t i = 0; i < panels; i++) {
+      int64_t from = i / kTilePanels * kApart + (r * kTilePanels + i % kTilePanels) * kLanes;
+      store(b.totals + from, add(load(b.totals + from), load(b.fine + from)));
+      write_outputs(p, block * kRowBlock + r, panel + i, b.totals + from);
+    }
+  }
+}
+
+inline void arrange_item(void* user, int64_t index, int32_t) {
+  const Product& p = *static_cast<const Product*>(user);
+  arrange_tile(p.w, p.a, p.rows, p.tiles, index);
+}
+inline void gather_item(void* user, int64_t index, int32_t) {
+  const Product& p = *static_cast<const Product*>(user);
+  gather_fine(p.w, p.a, p.rows, p.tiles, index / p.w.x_groups, index % p.w.x_groups);
+}
+
+inline void multiply_int8(const Call& call, Product* p) {
+  int64_t blocks = quotient_up(p->rows, kRowBlock);
+  run_parallel(call, quotient_up(p->rows, kTileRows), arrange_item, p);
+  run_parallel(call, blocks * p->w.x_groups, gather_item, p);
+  run_parallel(call, blocks * quotient_up(p->panels, kItemPanels), multiply_item, p);
+}
+
+ARK_KERNEL_END

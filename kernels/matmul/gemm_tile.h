@@ -1,0 +1,86 @@
+// The integer micro-kernel of products with many rows, and what an instruction set may replace.
+//
+// A tile is kTileRows rows by kTilePanels panels of 16 outputs, over the inputs of one group:
+//   dot_tile<type of the codes>(weights, apart, x, inputs, dot)
+// adds to dot, I [kTileRows][kTilePanels], the products of
+//   x        int8 [inputs/kTileStep][kTileRows][kTileStep]
+//   weights  [kTilePanels], apart bytes from one another, of [inputs/kTileStep][16][kTileStep]:
+//            codes as unpack_step wrote them. inputs is a multiple of 8.
+// An instruction set with other needs brings a header gemm_<isa>.h that defines, like the generic
+// part below, kTileRows, kTilePanels, kTileStep (4, or 8 where eight inputs of an output lie side
+// by side), kBlockInputs, unpack_step and dot_tile, and is included here. Everything else
+// (arranging activations, unpacking, scales, zero points, fine codes, blocking) follows those
+// constants. Integer arithmetic must be exact: a row's bits may not depend on the tile.
+#pragma once
+
+#include "panels.h"
+
+#if defined(ARK_ISA_avx2)
+#include "gemm_avx2.h"
+#else
+
+ARK_KERNEL_BEGIN
+
+#if defined(ARK_ISA_avx512) || defined(ARK_ISA_avx512vnni)
+constexpr int kTileRows = 6;
+constexpr int kTilePanels = 4;
+constexpr int64_t kBlockInputs = 512;
+#elif defined(ARK_ISA_dotprod)
+constexpr int kTileRows = 4;
+constexpr int kTilePanels = 1;
+constexpr int64_t kBlockInputs = 1024;
+#else
+constexpr int kTileRows = 2;
+constexpr int kTilePanels = 1;
+constexpr int64_t kBlockInputs = 1024;
+#endif
+constexpr int kTileStep = 4;  // inputs of one output that lie side by side
+
+// Inputs 0..3 and 4..7 of a panel, as unpacked bytes.
+ARK_INLINE void unpack_step(B first, B second, uint8_t* to) {
+  memcpy(to, &first, 64);
+  memcpy(to + 64, &second, 64);
+}
+
+template <DType kCodes>
+ARK_INLINE void dot_tile(const uint8_t* weights, int64_t apart, const int8_t* x, int64_t inputs,
+                         I* dot) {
+  constexpr int kCells = kTileRows * kTilePanels;
+  if (kCodes == DType::i8) {
+    ARK_ROLLED
+    for (int64_t k = 0; k < inputs; k += 4, weights += 64, x += kTileRows * 4) {
+      for (int c = 0; c < kTilePanels; c++) {
+        B bytes = load_bytes(weights + c * apart);
+        for (int r = 0; r < kTileRows; r++) {
+          int i = r * kTilePanels + c;
+          dot[i] = dot_i8(dot[i], bytes, x + r * 4);
+        }
+      }
+    }
+    return;
+  }
+  // D holds kDotLimit products of codes up to 15, so five times as many of codes up to 3.
+  constexpr int64_t kTurns = kDotLimit > 65536 ? 65536 : kDotLimit;
+  constexpr int64_t kSpan = 4 * kTurns * (kCodes == DType::u2 ? 5 : 1);
+  for (int64_t begin = 0; begin < inputs; begin += kSpan) {
+    int64_t end = smaller(begin + kSpan, inputs);
+    D part[kCells];
+    for (int i = 0; i < kCells; i++) part[i] = dot_zero();
+    ARK_ROLLED
+    for (int64_t k = begin; k < end; k += 4, weights += 64, x += kTileRows * 4) {
+      B bytes[kTilePanels];
+      for (int c = 0; c < kTilePanels; c++) bytes[c] = load_bytes(weights + c * apart);
+      for (int r = 0; r < kTileRows; r++) {
+        for (int c = 0; c < kTilePanels; c++) {
+          int i = r * kTilePanels + c;
+          part[i] = dot_u4(part[i], bytes[c], x + r * 4);
+        }
+      }
+    }
+    for (int i = 0; i < kCells; i++) dot[i] = add(dot[i], sum_dot(part[i]));
+  }
+}
+
+ARK_KERNEL_END
+
+#endif
