@@ -1,5 +1,7 @@
-// Writes new keys (transposed within blocks of 64 tokens) and values into the KV cache.
+// Writes new keys (transposed within blocks of 64 tokens) and values into the KV cache, rounded or
+// quantized to its type.
 #include "kernel_check.h"
+#include "kv_quantize.h"
 
 ARK_KERNEL_BEGIN
 
@@ -9,8 +11,8 @@ const char* const attribute_names[] = {nullptr};
 
 const char* check(const Call& call) {
   const Operand* o = call.operands;
-  if (!is_key_cache(o[kKey]) || !is_half_or_float(o[kKey].dtype) || o[kKey].shape[1] < 1) {
-    return "key must be fp16 or fp32 [kv_heads, blocks, head_dim, 64]";
+  if (!is_key_cache(o[kKey]) || o[kKey].shape[1] < 1) {
+    return "key must be f32, f16, i8 or u4 [kv_heads, blocks, head_dim, 64]";
   }
   if (!is_value_cache(o[kValue], o[kKey])) {
     return "value must be like key, [kv_heads, blocks * 64, head_dim]";
@@ -25,36 +27,25 @@ const char* check(const Call& call) {
   return nullptr;
 }
 
-// One token of one head: keys are 64 apart, values adjacent.
-template <typename T>
-void append(const Call& call, int64_t token, int64_t head) {
-  const Operand* o = call.operands;
-  int64_t head_dim = o[kKey].shape[2];
-  int64_t position = call.past + token;
-  const float* k = row<float>(o[kK], token) + head * head_dim;
-  const float* v = row<float>(o[kV], token) + head * head_dim;
-  T* key = static_cast<T*>(o[kKey].data) +
-           (head * o[kKey].shape[1] + position / 64) * head_dim * 64 + position % 64;
-  T* value = static_cast<T*>(o[kValue].data) + (head * o[kValue].shape[1] + position) * head_dim;
-  for (int64_t j = 0; j < head_dim; j += kLanes) {
-    int64_t n = smaller(kLanes, head_dim - j);
-    T lanes[kLanes];
-    store(lanes, load_upto(k + j, n));
-    for (int64_t i = 0; i < n; i++) key[(j + i) * 64] = lanes[i];
-    store_upto(value + j, load_upto(v + j, n), n);
-  }
-}
-
 void append_head(void* user, int64_t head, int32_t) {
   const Call& call = *static_cast<const Call*>(user);
+  const Operand* o = call.operands;
+  DType type = o[kKey].dtype;
+  int64_t blocks = o[kKey].shape[1];
+  int64_t head_dim = o[kKey].shape[2];
+  int64_t key_bytes = kv_key_block_bytes(type, head_dim);
+  int64_t value_bytes = kv_value_block_bytes(type, head_dim);
+  char* keys = static_cast<char*>(o[kKey].data) + head * blocks * key_bytes;
+  char* values = static_cast<char*>(o[kValue].data) + head * blocks * value_bytes;
   // Positions are the runtime's to keep below the capacity; beyond it nothing is written.
-  int64_t end = smaller(call.tokens, call.operands[kValue].shape[1] - call.past);
+  int64_t end = smaller(call.tokens, blocks * kKvBlock - call.past);
   for (int64_t t = 0; t < end; t++) {
-    if (call.operands[kKey].dtype == DType::f16) {
-      append<Half>(call, t, head);
-    } else {
-      append<float>(call, t, head);
-    }
+    int64_t block = (call.past + t) / kKvBlock;
+    int64_t slot = (call.past + t) % kKvBlock;
+    const float* k = row<float>(o[kK], t) + head * head_dim;
+    const float* v = row<float>(o[kV], t) + head * head_dim;
+    write_key(type, keys + block * key_bytes, slot, k, head_dim);
+    write_value(type, values + block * value_bytes, slot, v, head_dim);
   }
 }
 

@@ -32,7 +32,7 @@ void fill_row(void* user, int64_t token, int32_t) {
   bool beyond = original_max > 0 && static_cast<double>(call.total) > original_max;
   const float* inverse = static_cast<const float*>(o[beyond ? kLong : kShort].data);
   float factor = static_cast<float>(call.attributes[kAttentionFactor]);
-  float position = static_cast<float>(call.past + token);
+  float position = static_cast<float>(position_of(call, token));
   int64_t half = o[kY].shape[1] / 2;
   float* y = row<float>(o[kY], token);
   for (int64_t j = 0; j < half; j++) {

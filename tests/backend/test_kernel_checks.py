@@ -71,8 +71,10 @@ ANY_LENGTH = {
 WEIGHTS = {"codes", "scales", "offsets", "weight", "short", "long"}
 
 
-def _allowed(operand: Operand) -> set[str]:
+def _allowed(kernel: str, operand: Operand) -> set[str]:
     """Types that may stand in an operand's place when the others stay as they are."""
+    if kernel == "compress_keys":
+        return {"f32", "f16", "i8"} | ({"u4"} if operand.buffer == "key" else set())
     if operand.buffer == "scales":
         return {"f16", "f32"}
     if operand.buffer == "offsets":
@@ -109,7 +111,7 @@ def test_broken_operands_are_refused(
     changed = _changes(operand)[name](operand)
     types = [changed.dtype]
     if name == "dtype":
-        types = [dtype for dtype in DTYPES if dtype not in _allowed(operand)]
+        types = [dtype for dtype in DTYPES if dtype not in _allowed(kernel, operand)]
     for dtype in types:
         operands[index] = dataclasses.replace(changed, dtype=dtype)
         broken = dataclasses.replace(call, operands=operands)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from arkinfer.kernels.cache_append import layout
 from tests.support import kernel_checks as checks
 from tests.support.kernel_runner import Call, LibraryRunner
 
@@ -219,7 +220,7 @@ def test_elementwise(
     past=st.integers(0, 300),
     kv_heads=st.integers(1, 3),
     head_dim=st.integers(1, 70),
-    dtype=cache_types,
+    dtype=st.sampled_from(layout.CACHE_TYPES),
 )
 def test_caches(
     kernels: LibraryRunner,
@@ -229,7 +230,7 @@ def test_caches(
     past: int,
     kv_heads: int,
     head_dim: int,
-    dtype: str,
+    dtype: layout.CacheType,
 ) -> None:
     rng = np.random.default_rng(seed)
     found = [
@@ -237,6 +238,7 @@ def test_caches(
         checks.check_compress_keys(rng, tokens, past, kv_heads, head_dim, dtype),
         checks.check_compress_keys(rng, tokens, past, kv_heads, head_dim, dtype, 128, 64),
         checks.check_compress_keys(rng, tokens, past, kv_heads, head_dim, dtype, 2, 1),
+        checks.check_compress_keys(rng, tokens, past, kv_heads, head_dim, dtype, 32, 16, "f16"),
     ]
     checks.run_checks(kernels, found, isas, THREADS)
 

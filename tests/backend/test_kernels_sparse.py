@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from arkinfer.config import SparseConfig
+from arkinfer.kernels.cache_append import layout
 from arkinfer.kernels.compress_keys.reference import compress_keys, window_count
 from arkinfer.kernels.select_blocks.reference import Selection
 from tests.support import packing
@@ -21,6 +22,7 @@ from tests.support.kernel_checks import (
     Check,
     block_rows,
     check_selection,
+    compression_call,
     mask_of,
     run_checks,
     selection_call,
@@ -340,26 +342,21 @@ def test_a_dense_row_of_block_sparse_attention_is_attention(
 # ---- compression by increments ------------------------------------------------------------------
 
 
-def _compress_call(window: int, stride: int, dtype: str, tokens: int) -> tuple[Call, Array]:
-    rng = np.random.default_rng(11)
-    keys = rng.standard_normal((2, tokens, 8)).astype(CACHE_TYPES[dtype])
-    call = Call("compress_keys", 1, attributes={"window": window, "stride": stride})
-    call.add("key", packing.key_cache(keys, -(-tokens // 64)))
-    windows = window_count(tokens, window, stride)
-    empty = np.zeros((2, 0, 8), CACHE_TYPES[dtype])
-    call.add("out", packing.key_cache(empty, -(-max(1, windows) // 64), 5.0))
-    return call, keys
-
-
-@pytest.mark.parametrize("dtype", ["f16", "f32"])
+@pytest.mark.parametrize("dtype", layout.CACHE_TYPES)
 @pytest.mark.parametrize(("window", "stride"), [(32, 16), (128, 64), (2, 1), (8, 4)])
 def test_incremental_compression_equals_batch_compression(
-    kernels: LibraryRunner, isas: list[str], window: int, stride: int, dtype: str
+    kernels: LibraryRunner, isas: list[str], window: int, stride: int, dtype: layout.CacheType
 ) -> None:
     """For every length up to 1,000, the same bits, also after rolling back."""
-    length = 1000
+    length, head_dim = 1000, 8
+    compressed: layout.CacheType = "i8" if dtype == "u4" else dtype
+    keys = np.random.default_rng(11).standard_normal((2, length, head_dim)).astype(np.float32)
+    call = compression_call(keys, 0, dtype, compressed, window, stride)
+
+    def windows(cache: Array, count: int) -> Array:
+        return layout.unpack_keys(cache, count, head_dim, compressed)
+
     for isa in isas:
-        call, _ = _compress_call(window, stride, dtype, length)
         state = aligned(call.buffers)
         whole = []
         for n in range(1, length + 1):
@@ -373,10 +370,9 @@ def test_incremental_compression_equals_batch_compression(
         # the cut may keep their values, and those are right as they are.
         rng = np.random.default_rng(12)
         for back in (999, 640, 129, 127, 33, 31, 1):
-            fresh = dict(call.buffers)
-            cut = packing.cached_keys(fresh["key"], 1024).copy()
+            cut = keys.copy()
             cut[:, back:] = rng.standard_normal(cut[:, back:].shape)
-            fresh["key"] = packing.key_cache(cut[:, :length], 16)
+            fresh = {**call.buffers, "key": layout.pack_keys(cut, 16, dtype)}
             state["key"][...] = fresh["key"]
             batch = aligned(fresh)
             kernels.run_in_place(dataclasses.replace(call, tokens=length), batch, isa)
@@ -387,12 +383,10 @@ def test_incremental_compression_equals_batch_compression(
                 kernels.run_in_place(step, state, isa)
                 at += tokens
             count = window_count(length, window, stride)
-            ours = packing.cached_keys(state["out"], count)
+            ours = windows(state["out"], count)
             kept = window_count(back, window, stride)
-            assert np.array_equal(
-                ours[:, kept:], packing.cached_keys(batch["out"], count)[:, kept:]
-            )
-            assert np.array_equal(ours[:, :kept], packing.cached_keys(whole[back - 1], kept))
+            assert np.array_equal(ours[:, kept:], windows(batch["out"], count)[:, kept:])
+            assert np.array_equal(ours[:, :kept], windows(whole[back - 1], kept))
             state = aligned(call.buffers)
             kernels.run_in_place(dataclasses.replace(call, tokens=length), state, isa)
 

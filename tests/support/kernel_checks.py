@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from arkinfer.config import SparseConfig
 from arkinfer.kernels.attention.reference import attention
 from arkinfer.kernels.block_sparse_attention.reference import block_sparse_attention
-from arkinfer.kernels.compress_keys.reference import compress_keys
+from arkinfer.kernels.cache_append import layout
+from arkinfer.kernels.compress_keys.reference import compress_keys, window_count
 from arkinfer.kernels.embed.reference import embed
 from arkinfer.kernels.matmul.reference import activation_group, matmul, quantize_activations
 from arkinfer.kernels.rms_norm.reference import rms_norm
@@ -249,30 +250,62 @@ def check_rope(rng: np.random.Generator, tokens: int, heads: int, head_dim: int)
 
 
 def check_cache_append(
-    rng: np.random.Generator, tokens: int, past: int, kv_heads: int, head_dim: int, dtype: str
+    rng: np.random.Generator,
+    tokens: int,
+    past: int,
+    kv_heads: int,
+    head_dim: int,
+    dtype: layout.CacheType,
 ) -> Check:
-    kind = CACHE_TYPES[dtype]
     blocks = -(-(past + tokens) // 64)
-    keys, values = rng.standard_normal((2, kv_heads, past + tokens, head_dim)).astype(kind)
+    whole = rng.standard_normal((2, kv_heads, past + tokens, head_dim)).astype(np.float32)
     new = rng.standard_normal((2, tokens, kv_heads * head_dim)).astype(np.float32)
-    # Halves that round to even, overflow and underflow.
+    # Halves that round to even, overflow and underflow; a token of equal numbers.
     new[:, 0, 0] = (1.0 + 2.0**-11, 70000.0)
     new[:, -1, -1] = (3e-8, -1e-9)
+    if tokens > 2:
+        new[:, tokens // 2] = ((0.0,), (2.5,))
     call = Call("cache_append", tokens, past)
     call.add("k", new[0]).add("v", new[1])
-    call.add("key", packing.key_cache(keys, blocks, 7.0))
-    call.add("value", packing.value_cache(values, blocks, 7.0))
+    keys, values = layout.pack_keys, layout.pack_values
+    old_keys, old_values = whole[:, :, :past]
+    call.add("key", keys(old_keys, blocks, dtype, 7), dtype, (kv_heads, blocks, head_dim, 64))
+    shape = (kv_heads, blocks * 64, head_dim)
+    call.add("value", values(old_values, blocks, dtype, 7), dtype, shape)
+    whole[:, :, past:] = new.reshape(2, tokens, kv_heads, head_dim).transpose(0, 2, 1, 3)
     with np.errstate(over="ignore"):
-        rounded = new.astype(kind).reshape(2, tokens, kv_heads, head_dim).transpose(0, 2, 1, 3)
-    keys[:, past:], values[:, past:] = rounded
+        expected = {
+            "key": keys(whole[0], blocks, dtype, 7),
+            "value": values(whole[1], blocks, dtype, 7),
+        }
 
     def verify(results: Results) -> None:
-        key_cache = packing.key_cache(keys, blocks, 7.0)
-        assert results["key"].tobytes() == key_cache.tobytes(), "keys differ"
-        value_cache = packing.value_cache(values, blocks, 7.0)
-        assert results["value"].tobytes() == value_cache.tobytes(), "values differ"
+        for name, cache in expected.items():
+            assert results[name].tobytes() == cache.tobytes(), f"{name} differs"
 
     return Check(call, verify)
+
+
+def compression_call(
+    keys: Array,
+    past: int,
+    dtype: layout.CacheType,
+    compressed: layout.CacheType,
+    window: int = 32,
+    stride: int = 16,
+) -> Call:
+    """A call of compress_keys for the tokens of keys [kv_heads, tokens, head_dim] after past.
+
+    The compressed cache is all bytes of 9 (fp16 and fp32: numbers).
+    """
+    kv_heads, length, head_dim = keys.shape
+    blocks = -(-length // 64)
+    out_blocks = -(-max(1, window_count(length, window, stride)) // 64)
+    call = Call("compress_keys", length - past, past)
+    call.attributes = {"window": window, "stride": stride}
+    call.add("key", layout.pack_keys(keys, blocks, dtype), dtype, (kv_heads, blocks, head_dim, 64))
+    out = layout.pack_keys(keys[:, :0], out_blocks, compressed, 9)
+    return call.add("out", out, compressed, (kv_heads, out_blocks, head_dim, 64))
 
 
 def check_compress_keys(
@@ -281,28 +314,33 @@ def check_compress_keys(
     past: int,
     kv_heads: int,
     head_dim: int,
-    dtype: str,
+    dtype: layout.CacheType,
     window: int = 32,
     stride: int = 16,
+    compressed: layout.CacheType | None = None,
 ) -> Check:
-    kind = CACHE_TYPES[dtype]
-    blocks = -(-(past + tokens) // 64)
-    keys = rng.standard_normal((kv_heads, past + tokens, head_dim)).astype(kind)
-    expected = compress_keys(keys, window, stride)
-    before = compress_keys(keys[:, :past], window, stride).shape[1]
-    out_blocks = -(-max(1, expected.shape[1]) // 64)
-    call = Call("compress_keys", tokens, past, attributes={"window": window, "stride": stride})
-    call.add("key", packing.key_cache(keys, blocks))
-    call.add("out", packing.key_cache(np.zeros((kv_heads, 0, head_dim), kind), out_blocks, 9.0))
+    """``compressed``: by default what goes with a cache of ``dtype``."""
+    kind: layout.CacheType = compressed or ("i8" if dtype == "u4" else dtype)
+    keys = rng.standard_normal((kv_heads, past + tokens, head_dim)).astype(np.float32)
+    expected = compress_keys(layout.stored(keys, dtype), window, stride)
+    before = window_count(past, window, stride)
+    call = compression_call(keys, past, dtype, kind, window, stride)
+    count = expected.shape[1]
     # Half a unit in the last place of the stored type, and the rounding of the sum.
-    step = 2.0**-11 if dtype == "f16" else 1e-6
+    step = {"f16": 2.0**-11, "f32": 1e-6, "i8": 0.0}[kind] * np.abs(expected)
+    if kind == "i8":
+        step = step + np.abs(expected).max(axis=2, initial=0)[..., None] / 254
+    tolerance = (1.01 * step + 1e-6)[:, before:]
 
     def verify(results: Results) -> None:
-        actual = packing.cached_keys(results["out"], out_blocks * 64).astype(np.float64)
-        windows = expected[:, before:]
-        count = expected.shape[1]
-        close(actual[:, before:count], windows, 1.01 * step * np.abs(windows) + 1e-6)
-        assert (actual[:, :before] == 9).all() and (actual[:, count:] == 9).all()
+        out, start = results["out"], call.buffers["out"]
+        ours = layout.unpack_keys(out, count, head_dim, kind)
+        close(ours[:, before:], expected[:, before:], tolerance)
+        capacity = call.operands[1].shape[1] * 64 if call.operands[1] else 0
+        with np.errstate(over="ignore"):
+            was, now = (layout.unpack_keys(c, capacity, head_dim, kind) for c in (start, out))
+        assert np.array_equal(was[:, :before], now[:, :before])
+        assert np.array_equal(was[:, count:], now[:, count:])
 
     return Check(call, verify)
 
@@ -511,11 +549,12 @@ def small_checks(seed: int, heavy: bool = True) -> list[Check]:
     checks.append(check_rope_table(rng, 3, 64, 100, 103, 0))
     checks.append(check_rope_table(rng, 3, 128, 131000, 131072, 65536))
     checks += [check_rope(rng, 2, 3, d) for d in (2, 26, 128)]
+    for cache_type in layout.CACHE_TYPES:
+        checks.append(check_cache_append(rng, 70, 61, 2, 40, cache_type))
+        checks.append(check_cache_append(rng, 1, 64, 3, 64, cache_type))
+        checks.append(check_compress_keys(rng, 90, 100, 2, 24, cache_type))
+        checks.append(check_compress_keys(rng, 90, 200, 1, 24, cache_type, 128, 64))
     for dtype in CACHE_TYPES:
-        checks.append(check_cache_append(rng, 70, 61, 2, 40, dtype))
-        checks.append(check_cache_append(rng, 1, 64, 3, 64, dtype))
-        checks.append(check_compress_keys(rng, 90, 100, 2, 24, dtype))
-        checks.append(check_compress_keys(rng, 90, 200, 1, 24, dtype, 128, 64))
         checks.append(check_attention(rng, 1, 700, 2, 16, 128, dtype))
         checks.append(check_attention(rng, 5, 130, 2, 3, 64, dtype))
         checks.append(check_attention(rng, 66, 20, 1, 1, 20, dtype))

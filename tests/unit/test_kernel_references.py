@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from arkinfer.kernels.attention.reference import attention
 from arkinfer.kernels.block_sparse_attention.reference import block_sparse_attention
+from arkinfer.kernels.cache_append import layout
 from arkinfer.kernels.cache_append.reference import cache_append
 from arkinfer.kernels.compress_keys.reference import compress_keys, window_count
 from arkinfer.kernels.embed.reference import embed
@@ -155,6 +156,48 @@ def test_cache_append_rounds_and_keeps_the_rest() -> None:
     assert found.dtype == np.float16
     assert np.array_equal(found[:, :5], cache[:, :5]) and np.array_equal(found[:, 8:], cache[:, 8:])
     assert np.array_equal(found[1, 6], new[1, 4:].astype(np.float16))
+
+
+@pytest.mark.parametrize("dtype", layout.CACHE_TYPES)
+@pytest.mark.parametrize("head_dim", [1, 6, 32, 80])
+def test_cache_layouts_hold_what_was_stored(dtype: layout.CacheType, head_dim: int) -> None:
+    x = normal(2, 100, head_dim) * 3
+    x[0, 5] = 0
+    x[1, 7] = 1.5
+    expected = layout.stored(x, dtype)
+    keys = layout.pack_keys(x, 3, dtype, 3)
+    values = layout.pack_values(x, 3, dtype, 3)
+    assert np.array_equal(layout.unpack_keys(keys, 100, head_dim, dtype), expected)
+    assert np.array_equal(layout.unpack_values(values, 100, head_dim, dtype), expected)
+    top = np.abs(x).max(axis=-1, keepdims=True)
+    error = {"f32": 0, "f16": 2**-11, "i8": 0.501 / 127, "u4": 1.01 / 15 + 2**-10}[dtype]
+    assert (np.abs(expected - x) <= error * top).all()
+    assert np.array_equal(expected[0, 5], np.zeros(head_dim))
+    if dtype != "i8":
+        assert (expected[1, 7] == 1.5).all()
+    zeros = np.zeros((2, 9, head_dim), np.float32)
+    found = cache_append(zeros, x[:, :3].swapaxes(0, 1).reshape(3, -1), 4, dtype)
+    assert np.array_equal(found[:, 4:7], expected[:, :3].astype(np.float32))
+
+
+def test_layouts_of_quantized_caches_by_hand() -> None:
+    """Where docs/bundle.md puts token 37 of dimension 5, of 6 dimensions."""
+    x = np.zeros((1, 64, 6), np.float32)
+    x[0, 37] = (0, 0, 0, 0, -0.5, 2)
+    key, value = (pack(x, 1, "i8")[0, 0] for pack in (layout.pack_keys, layout.pack_values))
+    assert key.size == 64 * 8 + 256 and key[1 * 256 + 37 * 4 + 1] == 127
+    assert key[512:].view(np.float32)[37] == np.float32(2) / np.float32(127)
+    assert value.size == 64 * 16 + 256 and value[9 * 64 + 5 * 4 + 1] == 127
+    assert value[1024:].view(np.float32)[37] == np.float32(2) / np.float32(127)
+    key, value = (pack(x, 1, "u4")[0, 0] for pack in (layout.pack_keys, layout.pack_values))
+    assert key.size == value.size == 64 * 16 + 256
+    # (2 + 0.5) / 15 is the step, and 0 is 3 steps above the minimum.
+    assert key[5 * 32 + 5] == 15 << 4 and key[4 * 32 + 5] == 0 and key[0 * 32 + 5] == 3 << 4
+    assert value[37 * 16 + 5] == 15 and value[37 * 16 + 4] == 0 and value[37 * 16] == 3
+    for cache in (key, value):
+        scales, minimums = cache[1024:].view(np.float16).reshape(2, 64)
+        assert scales[37] == np.float16(2.5 / 15) and minimums[37] == -0.5
+        assert scales[36] == minimums[36] == 0
 
 
 def test_compression_at_every_length() -> None:
