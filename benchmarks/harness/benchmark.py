@@ -29,7 +29,9 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     options.add_argument(
         "--minutes", type=float, default=4.0, help="begin no round of a group after this many"
     )
-    options.add_argument("--only", metavar="TEXT", help="only groups with TEXT in their name")
+    options.add_argument(
+        "--only", metavar="TEXT", help="measure only groups with TEXT in their name"
+    )
     options.add_argument("--resume", action="store_true", help="keep groups measured before")
     options.add_argument("--cache", type=Path, default=default_cache(), help="for model files")
     options.add_argument("--output", type=Path, help=f"the record; default {RESULTS}/{name}.json")
@@ -42,6 +44,7 @@ class Benchmark:
     Attributes:
         options: as parsed.
         record: what has been measured so far; written after each group.
+        peers: what the engines of the group say of themselves, by name.
     """
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
@@ -51,14 +54,17 @@ class Benchmark:
         self.path: Path = options.output or RESULTS / f"{name}{'-quick' * options.quick}.json"
         self._meter = limits.Meter(options.cache, options.threads)
         self._stack = contextlib.ExitStack()
-        self._workers: dict[str, Worker] = {}
-        earlier = record.load(self.path) if options.resume else None
+        self.peers: dict[str, Any] = {}
+        earlier = record.load(self.path)
+        groups = earlier["groups"] if earlier and (options.resume or options.only) else []
+        if not options.resume:  # those that are measured again give way
+            groups = [kept for kept in groups if options.only not in kept["name"]]
         self.record: dict[str, Any] = {
             "benchmark": name,
             "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
             "began": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": record.machine(options.threads),
-            "groups": earlier["groups"] if earlier else [],
+            "groups": groups,
         }
 
     @contextlib.contextmanager
@@ -67,13 +73,19 @@ class Benchmark:
         done = any(group["name"] == name for group in self.record["groups"])
         wanted = not self.options.only or self.options.only in name
         with contextlib.ExitStack() as self._stack:
-            self._workers = {}
+            self.peers = {}
             if wanted and not done:
                 print(f"{self.name}: {name}", file=sys.stderr)
             yield wanted and not done
 
-    def engine(self, name: str, shape: str, context: int, **options: Any) -> Worker | None:
-        """Open an engine for the group; None, and a line about it, where it cannot be used."""
+    def engine(
+        self, name: str, shape: str, context: int, label: str | None = None, **options: Any
+    ) -> Worker | None:
+        """Open an engine for the group; None, and a line about it, where it cannot be used.
+
+        Args:
+            label: what the record calls it, where one group opens it more than once.
+        """
         try:
             worker = engines.open_engine(
                 name, shape, context, self.options.cache, self.options.threads, **options
@@ -81,12 +93,12 @@ class Benchmark:
         except (WorkerError, ImportError, ValueError) as error:
             print(f"  {name} is left out: {error}", file=sys.stderr)
             return None
-        return self.adopt(name, worker)
+        return self.adopt(label or name, worker)
 
     def adopt(self, name: str, worker: Worker) -> Worker:
         """Close a worker with the group, and keep what it says of itself."""
-        self._workers[name] = self._stack.enter_context(worker)
-        return worker
+        self.peers[name] = worker.info
+        return self._stack.enter_context(worker)
 
     def measure(
         self, name: str, cases: list[Case], rounds: int | None = None, warm: bool = True
@@ -95,9 +107,8 @@ class Benchmark:
         measured = measure.interleave(
             cases, self._meter, rounds or self.rounds, self.options.minutes, warm
         )
-        peers = {key: worker.info for key, worker in self._workers.items()}
-        kept = record.group(name, measured, peers, [case.record() for case in cases])
-        self.record["groups"].append(kept)
+        kept = record.group(name, measured, self.peers, [case.record() for case in cases])
+        self.record["groups"].append({**kept, "command": self.record["command"]})
         record.save(self.path, self.record)
         print(record.text({**self.record, "groups": [kept]}), file=sys.stderr)
 

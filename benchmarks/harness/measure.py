@@ -23,7 +23,8 @@ class Case:
     Attributes:
         peer: who does it.
         what: the figure and its parameters, as they are found again in the record.
-        run: does it once and gives the seconds of one unit.
+        run: does it once and gives the seconds of one unit (or another number, of the unit
+            that ``what`` names).
     """
 
     peer: str
@@ -34,7 +35,7 @@ class Case:
 
     def record(self) -> dict[str, Any]:
         """What the record keeps."""
-        kept: dict[str, Any] = {"peer": self.peer, **self.what, "seconds": self.samples}
+        kept: dict[str, Any] = {"peer": self.peer, **self.what, "samples": self.samples}
         return kept if self.failure is None else {**kept, "failure": self.failure}
 
 
@@ -60,11 +61,11 @@ def interleave(
                 continue
             time.sleep(_PAUSE_SECONDS)
             try:
-                seconds = case.run()
+                sample = case.run()
             except WorkerError as error:
                 case.failure = str(error)[:500]
                 print(f"  {case.peer} {case.what}: {case.failure}", file=sys.stderr)
                 continue
             if round_ >= 0:
-                case.samples.append(seconds)
+                case.samples.append(sample)
     return limits

@@ -19,7 +19,8 @@ class Figure:
     """One case of one group.
 
     Attributes:
-        seconds: the median of a unit: a token of decode, a whole prompt, an append.
+        value: the median, in ``unit``; seconds are those of a token of decode, a whole prompt, an
+            append.
         spread: the range of the samples over the median.
         bandwidth: the part of the read bandwidth that was used, each round against its own limit.
         peak: the same of the int8 peak.
@@ -28,7 +29,8 @@ class Figure:
     group: str
     peer: str
     parameters: dict[str, Any]
-    seconds: float
+    value: float
+    unit: str
     spread: float
     bandwidth: float | None
     peak: float | None
@@ -39,16 +41,17 @@ def figures(record: dict[str, Any]) -> Iterator[Figure]:
     for group in record["groups"]:
         limits = [Limits(**limit) for limit in group["limits"]]
         for case in group["cases"]:
-            samples = case["seconds"]
+            samples = case["samples"]
             if not samples or "failure" in case:
                 continue
             middle = median(samples)
-            known = {"peer", "seconds", "bytes", "operations"}
+            known = {"peer", "samples", "unit", "bytes", "operations"}
             yield Figure(
                 group=group["name"],
                 peer=case["peer"],
                 parameters={k: v for k, v in case.items() if k not in known},
-                seconds=middle,
+                value=middle,
+                unit=case.get("unit", "s"),
                 spread=(max(samples) - min(samples)) / middle,
                 bandwidth=_part(case.get("bytes"), samples, [limit.read for limit in limits]),
                 peak=_part(case.get("operations"), samples, [limit.int8_peak for limit in limits]),
@@ -143,9 +146,11 @@ def text(record: dict[str, Any]) -> str:
             for part, what in ((figure.bandwidth, "bandwidth"), (figure.peak, "int8 peak"))
             if part is not None
         ]
+        value = f"{figure.value / 1e6:11.1f} MB"
+        if figure.unit == "s":
+            value = f"{figure.value * 1e3:11.3f} ms"
         lines.append(
-            f"  {figure.peer:24} {parameters:34} {figure.seconds * 1e3:11.3f} ms  "
-            f"x{figure.seconds / first.seconds:<7.2f} spread {figure.spread:4.0%}  "
-            + ", ".join(limits)
+            f"  {figure.peer:24} {parameters:34} {value}  "
+            f"x{figure.value / first.value:<7.2f} spread {figure.spread:4.0%}  " + ", ".join(limits)
         )
     return "\n".join(lines)

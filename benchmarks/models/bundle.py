@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,7 @@ def bundle(cache: Path, shape_name: str, quant: str, context: int, dense: bool =
 
 def checkpoint(shape: Shape, quant: str) -> Checkpoint:
     """A checkpoint whose matrices already are in the scheme that ``quant`` names."""
-    scheme = policy.parse(quant)
-    if isinstance(scheme, str):
-        raise ValueError(f"quant is {quant!r}, not a scheme")
-    tensors = {info.name: info for info in _tensors(shape, scheme)}
+    tensors = {info.name: info for info in _tensors(shape, quant)}
     return Checkpoint(
         path=Path(f"random-{shape.name}"),
         format="random",
@@ -86,9 +84,13 @@ def config(shape: Shape) -> ModelConfig:
     )
 
 
-def _tensors(shape: Shape, scheme: Any) -> list[TensorInfo]:
+def _tensors(shape: Shape, quant: str) -> list[TensorInfo]:
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    head = GroupScheme(8, min(scheme.group_size, 128))
+    asked = policy.parse(quant)
+    if isinstance(asked, str):
+        raise ValueError(f"quant is {quant!r}, not a scheme")
+    # A group of 0 inputs stands for the whole row; the head of ternary models has 8 bits too.
+    head = GroupScheme(8, asked.group_size or 128)
     found = [
         TensorInfo("model.embed_tokens.weight", (shape.vocab, shape.hidden), "f16"),
         TensorInfo("model.norm.weight", (shape.hidden,), "f32"),
@@ -107,6 +109,7 @@ def _tensors(shape: Shape, scheme: Any) -> list[TensorInfo]:
             ("mlp.up_proj", shape.ffn, shape.hidden),
             ("mlp.down_proj", shape.hidden, shape.ffn),
         ):
+            scheme = dataclasses.replace(asked, group_size=asked.group_size or inputs)
             found.append(TensorInfo(f"{prefix}{name}.weight", (outputs, inputs), scheme))
     return found
 
@@ -133,8 +136,8 @@ class _Random:
         outputs, inputs = info.shape
         start, stop, _ = rows.indices(outputs)
         count = stop - start
-        levels = 1 << scheme.bits
-        codes = random_bytes(name, start * inputs, count * inputs) % np.uint8(levels % 256 or 255)
+        levels = 3 if scheme.bits == 2 else 1 << scheme.bits
+        codes = random_bytes(name, start * inputs, count * inputs) % np.uint8(min(levels, 255))
         groups = (count, inputs // scheme.group_size)
         scales = np.full(groups, scale(inputs, levels), np.float32)
         return QuantizedTensor(scheme, codes.reshape(count, inputs), scales)
