@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import collections
-import json
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from arkinfer import kv_types
 from arkinfer.bundle import Bundle
-from arkinfer.config import SparseConfig
-from arkinfer.errors import InvalidBundleError, InvalidOptionError
+from arkinfer.errors import InvalidOptionError
 from arkinfer.kv_types import KvType
+from arkinfer.profile import StepProfile, bytes_read, trace
 from arkinfer.runtime.model import Model
-from arkinfer.runtime.native_session import NativeSession, Step
+from arkinfer.runtime.native_session import NativeSession
 from arkinfer.runtime.session import Session
 
 _BANDWIDTH_BYTES = 256 << 20
@@ -66,7 +63,7 @@ class Measurement:
             as many threads, measured between the repeats.
         bytes_per_token: weights and cache that decoding one token reads; None
             where the backend does not say.
-        profile: seconds per token by kernel, for ``"prefill"`` and ``"decode"``.
+        profile: where the time of a token goes, for ``"prefill"`` and ``"decode"``.
     """
 
     prefill: float
@@ -75,7 +72,7 @@ class Measurement:
     decode_runs: list[float]
     bandwidth: float
     bytes_per_token: int | None
-    profile: dict[str, dict[str, float]] | None
+    profile: dict[str, list[StepProfile]] | None
 
     @property
     def fraction(self) -> float | None:
@@ -121,13 +118,15 @@ def measure(
         bandwidths.append(read_bandwidth(threads))
         prefills.append(len(prompt) / _seconds(prefill))
         decodes.append(len(generated) / _seconds(decode))
+    middle = depth + settings.generate // 2
+    native = isinstance(session.executor, NativeSession)
     traced = None
     if profile:
+        read = bytes_read(model.bundle, middle, model.info.kv) if native else None
         traced = {
-            "prefill": _trace(session, prefill, len(prompt)),
-            "decode": _trace(session, decode, len(generated)),
+            "prefill": trace(session, prefill, len(prompt)),
+            "decode": trace(session, decode, len(generated), read),
         }
-    middle = depth + settings.generate // 2
     return Measurement(
         prefill=statistics.median(prefills),
         decode=statistics.median(decodes),
@@ -153,51 +152,9 @@ def read_bandwidth(threads: int) -> float:
 def bytes_per_token(bundle: Bundle, past: int, kv: KvType) -> int:
     """Bytes that decoding one token after ``past`` others has to read from memory.
 
-    All weights of the plan but those that only the embedding looks rows up in,
-    and the part of the KV cache that attention visits.
-
-    Raises:
-        InvalidBundleError: the plan is not what docs/bundle.md describes.
+    See :func:`arkinfer.profile.bytes_read`.
     """
-    model = bundle.manifest.model
-    try:
-        plan: dict[str, Any] = json.loads(bundle.read_text("plan.json"))
-        sizes = {weight["name"]: int(weight["bytes"]) for weight in plan["weights"]}
-        read = {
-            operand["weight"]
-            for step in [*plan["body"], *plan["head"]]
-            if step["kernel"] != "embed"
-            for operand in step["operands"].values()
-            if "weight" in operand
-        }
-        weights = sum(sizes[name] for name in read)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidBundleError(f"plan.json cannot be read: {error!r}") from None
-    visited, windows = _visited(model.sparse, past)
-    block = kv_types.key_block_bytes(kv, model.head_dim)
-    block += kv_types.value_block_bytes(kv, model.head_dim)
-    read_keys = visited * block + windows * kv_types.compressed_block_bytes(kv, model.head_dim)
-    return weights + model.num_layers * model.num_kv_heads * read_keys // kv_types.BLOCK
-
-
-def _visited(sparse: SparseConfig | None, past: int) -> tuple[int, int]:
-    """Tokens and compressed windows that attention reads after ``past`` tokens."""
-    if sparse is None or past + 1 < sparse.dense_len:
-        return past, 0
-    fine = max(past - sparse.kernel_size, 0) // sparse.kernel_stride
-    return min(past, sparse.max_blocks * sparse.block_size), fine
-
-
-def _trace(session: Session, run: Callable[[], None], tokens: int) -> dict[str, float]:
-    """Seconds per token by kernel, the most expensive first."""
-    seconds: dict[str, float] = collections.defaultdict(float)
-
-    def add(step: Step) -> None:
-        seconds[step.kernel] += step.seconds / tokens
-
-    with session.trace(add):
-        run()
-    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+    return sum(bytes_read(bundle, past, kv).values())
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -20,6 +20,7 @@ from arkinfer.cli.options import (
 
 if TYPE_CHECKING:
     from arkinfer.bench import Measurement
+    from arkinfer.profile import StepProfile
 
 
 def bench(
@@ -32,7 +33,7 @@ def bench(
     ] = 0,
     repeat: Annotated[int, typer.Option(metavar="N", help="Repeats; their medians are shown.")] = 5,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Also show where the time goes, by kernel.")
+        bool, typer.Option("--profile", help="Also show where the time goes, by step.")
     ] = False,
     context: Context = None,
     threads: Threads = None,
@@ -75,7 +76,10 @@ def bench(
         "read_bandwidth_bytes_per_s": result.bandwidth,
         "bytes_per_token": result.bytes_per_token,
         "bandwidth_fraction": result.fraction,
-        "profile_s_per_token": result.profile,
+        "profile": {
+            kind: [{**dataclasses.asdict(step), "bytes_per_s": step.bandwidth} for step in steps]
+            for kind, steps in (result.profile or {}).items()
+        },
     }
     if json:
         show.as_json(record)
@@ -95,13 +99,27 @@ def bench(
             ),
         ],
     )
-    for kind, seconds in (result.profile or {}).items():
-        total = sum(seconds.values())
+    for kind, steps in (result.profile or {}).items():
+        total = sum(step.seconds for step in steps)
         show.table(
-            f"\n{kind.capitalize()}, by kernel",
-            ["kernel", "us per token", "share"],
-            [[k, f"{s * 1e6:.1f}", f"{s / total:.1%}"] for k, s in seconds.items()],
+            f"\n{kind.capitalize()}: {total * 1e6:.1f} us per token in {len(steps)} kinds of step",
+            ["kernel", "stage", "calls", "us", "share", "MB", "GB/s"],
+            [_step(step) for step in steps],
         )
+
+
+def _step(step: StepProfile) -> list[str]:
+    """A row of the profile, per token; a prompt's chunks share calls."""
+    read = step.bandwidth
+    return [
+        step.kernel,
+        step.stage or "-",
+        f"{step.calls:.3g}",
+        f"{step.seconds * 1e6:.1f}",
+        f"{step.share:.1%}",
+        f"{step.bytes / 1e6:.3g}" if step.bytes else "",
+        f"{read / 1e9:.1f}" if read else "",
+    ]
 
 
 def _bandwidth(result: Measurement) -> str:

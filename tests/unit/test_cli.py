@@ -490,9 +490,16 @@ def test_bench_record(run: Run, tiny_bundle: Callable[..., Bundle]) -> None:
     # Every matrix is read once per token; the embedding, a table to look up in, is not.
     embedding = 320 * 256 * 2
     assert record["bytes_per_token"] < bundle.manifest.memory.weights - embedding // 2
-    assert record["profile_s_per_token"]["decode"]["matmul"] > 0
+    decode = record["profile"]["decode"]
+    assert sum(step["share"] for step in decode) == pytest.approx(1)
+    # What the steps read is what a token reads, and each layer's step is called once for it.
+    assert sum(step["bytes"] or 0 for step in decode) == record["bytes_per_token"]
+    layers = [step for step in decode if step["stage"] == "layers.*.gate_up"]
+    assert [step["calls"] for step in layers] == [bundle.manifest.model.num_layers]
+    assert all(step["seconds"] > 0 for step in decode)
+    assert all(step["bytes"] is None for step in record["profile"]["prefill"])
     code, out, _ = run("bench", bundle.path, *arguments, "--profile")
-    assert (code, "matmul" in out) == (0, True)
+    assert (code, "matmul" in out, "GB/s" in out) == (0, True, True)
 
 
 @pytest.mark.parametrize(
