@@ -10,10 +10,11 @@ from pathlib import Path
 
 import arkinfer
 from benchmarks.harness.benchmark import Benchmark, case, parser
-from benchmarks.harness.files import ROOT, make_once, sources_digest
+from benchmarks.harness.files import make_once, remove, sources_digest
 from benchmarks.harness.measure import Case
 from benchmarks.harness.shapes import SHAPES
 from benchmarks.harness.workers import Worker
+from benchmarks.models.bundle import COMPILER
 from tests.support import smollm2
 
 _CONTEXT = 1024
@@ -70,7 +71,10 @@ def cases(benchmark: Benchmark, method: str, amount: dict[str, int]) -> list[Cas
 
 def compiled(cache: Path, gguf: Path) -> Path:
     """The GGUF file as a bundle, its bits kept."""
-    path = cache / f"smollm2-{sources_digest(ROOT / 'arkinfer')}.ark"
+    path = cache / f"smollm2-{sources_digest(*COMPILER)}.ark"
+    if not path.exists():
+        for old in cache.glob("smollm2-*.ark*"):
+            remove(old)
 
     def make(temporary: Path) -> None:
         arkinfer.compile(gguf, target="cpu", quant="keep", context=_CONTEXT, output=temporary)

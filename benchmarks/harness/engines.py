@@ -33,7 +33,7 @@ def open_engine(
     if peer == "onnxruntime":
         from benchmarks.models.onnx_stack import onnx_stack
 
-        path = onnx_stack(cache, shape, int(kind[1:]), max(context, 4096))
+        path = onnx_stack(cache, shape, int(kind[1:]))
         return Worker("onnxruntime", path=str(path), shape=shape, context=context, **settings)
     if peer == "openvino":
         from benchmarks.models.openvino_stack import openvino_stack

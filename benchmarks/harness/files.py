@@ -41,13 +41,14 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sources_digest(*folders: Path) -> str:
-    """Eight hexadecimal digits that change with the Python files of some folders."""
+def sources_digest(*paths: Path) -> str:
+    """Eight hexadecimal digits that change with Python files, or with those of folders."""
     digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.relative_to(folder).as_posix().encode())
-            digest.update(path.read_bytes())
+    for path in paths:
+        # A link to a folder is followed when it is named, but not inside of a folder.
+        for file in [path] if path.is_file() else sorted(path.resolve().rglob("*.py")):
+            digest.update(file.name.encode())
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:8]
 
 

@@ -18,6 +18,11 @@ from benchmarks.harness.files import ROOT, make_once, remove, sources_digest
 from benchmarks.harness.shapes import SHAPES, Shape
 from benchmarks.models.random_weights import random_bytes, scale
 
+# What decides the bytes of a bundle; when it changes, bundles in the cache are out of date.
+COMPILER = tuple(
+    ROOT / "arkinfer" / name
+    for name in ("backends", "graph", "models", "passes", "quantize", "compiler.py", "manifest.py")
+)
 _POSITIONS = 131072
 
 
@@ -29,7 +34,7 @@ def bundle(cache: Path, shape_name: str, quant: str, context: int, dense: bool =
         dense: leave the sparse attention out.
     """
     stem = f"{shape_name}-{quant}-{context}{'-dense' if dense else ''}-"
-    path = cache / f"{stem}{sources_digest(ROOT / 'arkinfer')}.ark"
+    path = cache / f"{stem}{sources_digest(*COMPILER)}.ark"
     if not path.exists():
         for old in cache.glob(f"{stem}*.ark*"):
             remove(old)

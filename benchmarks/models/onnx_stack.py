@@ -15,23 +15,20 @@ from benchmarks.harness.shapes import SHAPES, Shape
 from benchmarks.models.random_weights import random_bytes, scale
 
 _DOMAIN = "com.microsoft"
+_POSITIONS = 131072
 
 
-def onnx_stack(cache: Path, shape_name: str, block: int, context: int) -> Path:
-    """A folder in the cache with ``model.onnx``: MatMulNBits of ``block`` weights per scale.
-
-    Args:
-        context: positions that the rotary tables cover.
-    """
+def onnx_stack(cache: Path, shape_name: str, block: int) -> Path:
+    """A folder in the cache with ``model.onnx``: MatMulNBits of ``block`` weights per scale."""
     shape = SHAPES[shape_name]
-    path = cache / f"{shape_name}-onnx-b{block}-{context}"
-    return make_once(path, lambda folder: _Writer(folder, shape, block, context).write())
+    path = cache / f"{shape_name}-onnx-b{block}"
+    return make_once(path, lambda folder: _Writer(folder, shape, block).write())
 
 
 class _Writer:
-    def __init__(self, folder: Path, shape: Shape, block: int, context: int) -> None:
+    def __init__(self, folder: Path, shape: Shape, block: int) -> None:
         folder.mkdir()
-        self._folder, self._shape, self._block, self._context = folder, shape, block, context
+        self._folder, self._shape, self._block = folder, shape, block
         self._nodes: list[Any] = []
         self._initializers: list[Any] = []
         self._data = (folder / "model.data").open("wb")
@@ -49,7 +46,7 @@ class _Writer:
             value("total", TensorProto.INT32, []),
         ]
         outputs = [value("result", TensorProto.FLOAT, [1, "tokens", shape.hidden])]
-        angles = np.arange(self._context)[:, None] / 10000.0 ** (
+        angles = np.arange(_POSITIONS)[:, None] / 10000.0 ** (
             np.arange(shape.head_dim // 2) / (shape.head_dim // 2)
         )
         self._tensor("cosines", np.cos(angles).astype(np.float32))

@@ -16,7 +16,7 @@ from benchmarks.harness.limits import Limits
 from benchmarks.harness.measure import Case
 from benchmarks.harness.shapes import SHAPES
 from benchmarks.harness.workers import WorkerError
-from benchmarks.models import random_weights
+from benchmarks.models import bundle, random_weights
 
 PRINTED = (
     '{"threads": 2, "read_bytes_per_s": {"1": 1e10, "2": 2e10},'
@@ -160,6 +160,18 @@ def test_a_file_is_made_once_and_never_half(tmp_path: Path) -> None:
     files.make_once(tmp_path / "a", lambda path: path.write_text("whole") and None)
     files.make_once(tmp_path / "a", fail)
     assert (tmp_path / "a").read_text() == "whole"
+
+
+def test_bundles_are_out_of_date_when_the_compiler_changes(tmp_path: Path) -> None:
+    assert all(path.exists() for path in bundle.COMPILER)
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    (folder / "a.py").write_text("1")
+    first = files.sources_digest(link)
+    (folder / "a.py").write_text("2")
+    assert files.sources_digest(link) != first
+    assert files.sources_digest(folder / "a.py") == files.sources_digest(link)
 
 
 def test_the_page_cache_of_a_file_is_measured(tmp_path: Path) -> None:
