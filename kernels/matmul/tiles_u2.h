@@ -14,34 +14,30 @@ static_assert(kDotLimit * 5 >= 32, "a group of activations fits in one D");
 template <int R, int J>
 ARK_INLINE void add_codes_u2(B bytes, const int8_t* x, int64_t inputs, D* part) {
   B codes = codes_u2<J>(bytes);
-  for (int r = 0; r < R; r++) part[r] = dot_u4(part[r], codes, x + r * inputs + 4 * J);
-}
-
-// The integer product of one group of codes with R rows.
-template <int R>
-ARK_INLINE void dot_group_u2(const char* codes, const int8_t* x, int64_t inputs, int64_t group,
-                             I* dot) {
-  D part[R];
-  for (int r = 0; r < R; r++) part[r] = dot_zero();
-  ARK_ROLLED
-  for (int64_t k = 0; k < group; k += 16) {
-    B bytes = load_bytes(codes + k * 4);
-    if (R == 1) prefetch(codes + k * 4 + kPrefetchBytes);
-    add_codes_u2<R, 0>(bytes, x + k, inputs, part);
-    add_codes_u2<R, 1>(bytes, x + k, inputs, part);
-    add_codes_u2<R, 2>(bytes, x + k, inputs, part);
-    add_codes_u2<R, 3>(bytes, x + k, inputs, part);
+  for (int r = 0; r < R; r++) {
+    part[r] = dot_u4(part[r], codes, x + r * inputs + 4 * J);
+    keep_order(&part[r]);
   }
-  for (int r = 0; r < R; r++) dot[r] = sum_dot(part[r]);
 }
 
-// The dot products of R rows with one group, as floats: zero is code 1.
+// The dot products of R rows with one group of codes, as floats: zero is code 1.
 template <int R>
 ARK_INLINE void product_u2(const Weights& w, const char* codes, const int8_t* x,
                            const int32_t* sums, V* product) {
-  I dot[R];
-  dot_group_u2<R>(codes, x, w.inputs, w.x_group, dot);
-  for (int r = 0; r < R; r++) product[r] = to_float(sub(dot[r], iset(sums[r * w.x_groups])));
+  D part[R];
+  for (int r = 0; r < R; r++) part[r] = dot_zero();
+  ARK_ROLLED
+  for (int64_t k = 0; k < w.x_group; k += 16) {
+    B bytes = load_bytes(codes + k * 4);
+    prefetch(codes + k * 4 + kPrefetchBytes);
+    add_codes_u2<R, 0>(bytes, x + k, w.inputs, part);
+    add_codes_u2<R, 1>(bytes, x + k, w.inputs, part);
+    add_codes_u2<R, 2>(bytes, x + k, w.inputs, part);
+    add_codes_u2<R, 3>(bytes, x + k, w.inputs, part);
+  }
+  for (int r = 0; r < R; r++) {
+    product[r] = to_float(sub(sum_dot(part[r]), iset(sums[r * w.x_groups])));
+  }
 }
 
 // Adds groups of activations [first, last) of one panel to totals [R][stride].
@@ -57,10 +53,10 @@ inline void tile_u2(const Weights& w, const Activations& a, int64_t row, int64_t
   int64_t span = w.group / w.x_group;
   int64_t slot = panel_index * w.groups + first / span;
   int64_t left = span - first % span;
+  int64_t begin = row * w.inputs + first * w.x_group;
+  const char* codes = panel(w, panel_index) + first * w.x_group * 4;
   for (int64_t g = first; g < last; g++) {
-    const char* codes = panel(w, panel_index) + g * w.x_group * 4;
     int64_t at = row * w.x_groups + g;
-    int64_t begin = row * w.inputs + g * w.x_group;
     V product[R];
     product_u2<R>(w, codes, a.codes + begin, a.code_sums + at, product);
     V scale = load_scales(w, slot);
@@ -75,6 +71,8 @@ inline void tile_u2(const Weights& w, const Activations& a, int64_t row, int64_t
         fine[r] = fma(product[r], mul(scale, step), fine[r]);
       }
     }
+    codes += w.x_group * 4;
+    begin += w.x_group;
     if (--left == 0) {
       left = span;
       slot++;

@@ -167,6 +167,8 @@ ARK_INLINE B codes_u2(B bytes) {
   return {_mm256_and_si256(_mm256_srli_epi16(bytes.a, 2 * J), mask),
           _mm256_and_si256(_mm256_srli_epi16(bytes.b, 2 * J), mask)};
 }
+// GCC would regroup the sums of a tile, make all their terms first, and spill them.
+ARK_INLINE void keep_order(D* sum) { __asm__("" : "+x"(sum->a), "+x"(sum->b)); }
 ARK_INLINE D dot_zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 #if defined(ARK_ISA_avxvnni)
 ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) {

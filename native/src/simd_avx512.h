@@ -123,6 +123,14 @@ ARK_INLINE B codes_u2(B bytes) {
   if (J == 0) return {_mm512_and_si512(bytes.r, mask)};
   return {_mm512_and_si512(_mm512_srli_epi16(bytes.r, 2 * J), mask)};
 }
+// GCC would regroup the sums of a tile, make all their terms first, and spill them.
+ARK_INLINE void keep_order(D* sum) {
+#if !defined(ARK_SIMDE)
+  __asm__("" : "+v"(sum->r));
+#else
+  (void)sum;
+#endif
+}
 ARK_INLINE D dot_zero() { return izero(); }
 #if defined(ARK_ISA_avx512vnni) || defined(ARK_ISA_amx)
 ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) {

@@ -174,6 +174,8 @@ ARK_INLINE B codes_u2(B bytes) {
 
 #if defined(ARK_ISA_dotprod) || defined(ARK_ISA_i8mm)
 using D = I;
+// GCC would regroup the sums of a tile, make all their terms first, and spill them.
+ARK_INLINE void keep_order(D* s) { __asm__("" : "+w"(s->a), "+w"(s->b), "+w"(s->c), "+w"(s->d)); }
 ARK_INLINE D dot_zero() { return izero(); }
 ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
   int8x16_t four = vreinterpretq_s8_s32(vdupq_n_s32(load_word(x)));
@@ -187,6 +189,10 @@ ARK_INLINE I sum_dot(D total) { return total; }
 struct D {
   int16x8_t a0, a1, b0, b1, c0, c1, d0, d1;
 };
+ARK_INLINE void keep_order(D* s) {
+  __asm__("" : "+w"(s->a0), "+w"(s->a1), "+w"(s->b0), "+w"(s->b1));
+  __asm__("" : "+w"(s->c0), "+w"(s->c1), "+w"(s->d0), "+w"(s->d1));
+}
 ARK_INLINE D dot_zero() {
   int16x8_t z = vdupq_n_s16(0);
   return {z, z, z, z, z, z, z, z};

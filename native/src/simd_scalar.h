@@ -207,6 +207,7 @@ ARK_INLINE B codes_u2(B bytes) {
   }
   return bytes;
 }
+ARK_INLINE void keep_order(D*) {}
 ARK_INLINE D dot_zero() { return izero(); }
 ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
   for (int i = 0; i < 16; i++) {
