@@ -241,6 +241,40 @@ def test_a_plan_that_leaves_its_bounds(sealed: Path, name: str) -> None:
         arkinfer.load(sealed)
 
 
+def _change_ternary(plan: dict[str, Any], part: str, **changes: Any) -> None:
+    found = next(w for w in plan["weights"] if w["name"].endswith(f"down_proj.weight.{part}"))
+    found.update(changes)
+
+
+TERNARY_EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "one chunk too wide": lambda p: _change_ternary(p, "codes", shape=[256, 528]),
+    "part of a chunk": lambda p: _change_ternary(p, "codes", shape=[256, 504]),
+    "a panel too tall": lambda p: _change_ternary(p, "codes", shape=[272, 512]),
+    "rows beyond all bytes": lambda p: _change_ternary(p, "codes", shape=[1 << 30, 512]),
+    "four-bit codes": lambda p: _change_ternary(p, "codes", dtype="u4"),
+    "few bytes": lambda p: _change_ternary(p, "codes", bytes=64),
+    "groups of half a chunk": lambda p: _change_ternary(p, "scales", shape=[256, 64]),
+    "groups that leave inputs over": lambda p: _change_ternary(p, "scales", shape=[256, 3]),
+    "no groups": lambda p: _change_ternary(p, "scales", shape=[256, 0]),
+    "integer scales": lambda p: _change_ternary(p, "scales", dtype="i32"),
+    "ternary scales": lambda p: _change_ternary(p, "scales", dtype="u2"),
+}
+
+
+@pytest.mark.parametrize("name", TERNARY_EDITS)
+def test_ternary_weights_that_are_none(
+    tiny_bundle: Callable[..., Bundle], tmp_path: Path, name: str
+) -> None:
+    bundle = tiny_bundle("minicpm4-8b", compile={"quant": "ternary"}, dtype="bf16")
+    copied = Path(shutil.copytree(bundle.path, tmp_path / "copy.ark"))
+    assert arkinfer.load(copied).session().append([1, 5, 7]).shape == (1, 320)
+    plan = json.loads((copied / "plan.json").read_text())
+    TERNARY_EDITS[name](plan)
+    reseal(copied, {"plan.json": json.dumps(plan).encode()})
+    with pytest.raises(InvalidBundleError):
+        arkinfer.load(copied)
+
+
 def test_weights_shorter_than_the_plan_says(sealed: Path) -> None:
     data = (sealed / "weights.bin").read_bytes()
     reseal(sealed, {"weights.bin": data[: len(data) // 2 // 64 * 64]})
