@@ -29,7 +29,9 @@ class Settings:
     Attributes:
         prompt: tokens of the prompt that is prefilled.
         generate: tokens that are decoded one by one.
-        depth: tokens that are in the cache before either.
+        depth: tokens that are in the cache before either; pseudo-random keys and values where
+            the runtime can make them.
+        real_prefill: run tokens to get to the depth instead.
         repeat: how often; medians are reported.
     """
 
@@ -37,6 +39,7 @@ class Settings:
     generate: int = 64
     depth: int = 0
     repeat: int = 5
+    real_prefill: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("prompt", 1), ("generate", 1), ("depth", 0), ("repeat", 1)):
@@ -98,8 +101,10 @@ def measure(
     prompt = tokens[depth : depth + settings.prompt]
     generated = tokens[depth : depth + settings.generate]
     threads = session.executor.threads if isinstance(session.executor, NativeSession) else 1
-    if depth:
+    if depth and (settings.real_prefill or not isinstance(session.executor, NativeSession)):
         session.append(tokens[:depth])
+    elif depth:
+        session.fill_random(depth)
 
     def prefill() -> None:
         session.append(prompt)

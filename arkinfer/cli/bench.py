@@ -31,6 +31,13 @@ def bench(
         int,
         typer.Option(metavar="TOKENS", help="Tokens that are in the context before both."),
     ] = 0,
+    real_prefill: Annotated[
+        bool,
+        typer.Option(
+            "--real-prefill",
+            help="Run tokens to get to the depth instead of filling the cache with random numbers.",
+        ),
+    ] = False,
     repeat: Annotated[int, typer.Option(metavar="N", help="Repeats; their medians are shown.")] = 5,
     profile: Annotated[
         bool, typer.Option("--profile", help="Also show where the time goes, by step.")
@@ -53,7 +60,7 @@ def bench(
     from arkinfer.cli import show
     from arkinfer.runtime.native_session import NativeSession
 
-    settings = Settings(prompt, generate, depth, repeat)
+    settings = Settings(prompt, generate, depth, repeat, real_prefill)
     model = load(bundle, context or settings.context, threads, None, kv, activations.value, isa=isa)
     session = model.session()
     native = session.executor if isinstance(session.executor, NativeSession) else None

@@ -153,6 +153,12 @@ SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
         [_HANDLE, POINTER(c_int32), c_size_t, c_int32, POINTER(c_float)],
     ),
     "ark_session_rollback": (c_int32, [_HANDLE, c_size_t]),
+    "ark_session_verify_tree": (
+        c_int32,
+        [_HANDLE, POINTER(c_int32), POINTER(c_int32), c_size_t, POINTER(c_float)],
+    ),
+    "ark_session_accept": (c_int32, [_HANDLE, POINTER(c_int32), c_size_t]),
+    "ark_session_fill_random": (c_int32, [_HANDLE, c_size_t, c_uint64]),
     "ark_session_length": (c_size_t, [_HANDLE]),
     "ark_session_context": (c_size_t, [_HANDLE]),
     "ark_session_isa": (c_char_p, [_HANDLE]),

@@ -101,6 +101,24 @@ def token_array(tokens: Sequence[int]) -> NDArray[np.int32]:
     return np.ascontiguousarray(array, dtype=np.int32)
 
 
+def index_array(indices: Sequence[int]) -> NDArray[np.int32]:
+    """Indices of draft tokens as int32 [n]; n may be 0.
+
+    Raises:
+        InvalidOptionError: something that is no index.
+    """
+    try:
+        array = np.asarray(indices, dtype=np.int64 if len(indices) == 0 else None)
+    except (ValueError, OverflowError) as error:
+        raise InvalidOptionError(f"indices of draft tokens: {error}", "integers") from None
+    wrong = array.ndim != 1 or array.dtype.kind not in "iu"
+    if wrong or (array.size and (array.min() < -1 or array.max() >= 2**31)):
+        raise InvalidOptionError(
+            "indices of draft tokens that are none", "a list of integers of at least -1"
+        )
+    return np.ascontiguousarray(array, dtype=np.int32)
+
+
 def int32_pointer(array: NDArray[np.int32]) -> Any:
     """A C pointer to an int32 array, which the caller keeps alive."""
     return array.ctypes.data_as(ctypes.POINTER(c_int32))
@@ -132,7 +150,7 @@ class NativeModel:
 
 
 class NativeSession:
-    """A session of the native runtime; implements :class:`Executor`."""
+    """A session of the native runtime; implements :class:`DraftExecutor`."""
 
     def __init__(self, model: NativeModel, options: SessionOptions) -> None:
         self._library = library.load()
@@ -187,6 +205,39 @@ class NativeSession:
         if length < 0:
             raise InvalidOptionError(f"cannot roll back to length {length}", "0 or more")
         library.check(self._library.ark_session_rollback(self._handle, length))
+
+    def verify_tree(self, tokens: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
+        ids, above = token_array(tokens), index_array(parents)
+        if len(ids) != len(above):
+            raise InvalidOptionError(
+                f"{len(above)} parents for {len(ids)} draft tokens", "one each"
+            )
+        logits = np.empty((len(ids), self._vocab_size), dtype=np.float32)
+        library.check(
+            self._library.ark_session_verify_tree(
+                self._handle,
+                int32_pointer(ids),
+                int32_pointer(above),
+                len(ids),
+                logits.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+            )
+        )
+        return logits
+
+    def accept(self, path: Sequence[int]) -> None:
+        nodes = index_array(path)
+        library.check(
+            self._library.ark_session_accept(self._handle, int32_pointer(nodes), len(nodes))
+        )
+
+    def fill_random(self, length: int, seed: int = 0) -> None:
+        """See :meth:`arkinfer.runtime.session.Session.fill_random`."""
+        if length < 0 or not 0 <= seed < 2**64:
+            raise InvalidOptionError(
+                f"a fill to length {length} with seed {seed}",
+                "both at least 0, the seed below 2^64",
+            )
+        library.check(self._library.ark_session_fill_random(self._handle, length, seed))
 
     def selected_blocks(self, layer: int) -> list[NDArray[np.int32]]:
         result = []

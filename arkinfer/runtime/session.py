@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arkinfer.errors import ContextOverflowError, InvalidOptionError, PromptError
-from arkinfer.runtime.executor import Executor
+from arkinfer.runtime.executor import DraftExecutor, Executor
 from arkinfer.runtime.generation import Generation, Piece, Sampling
 from arkinfer.runtime.native_session import NativeModel, NativeSession, Step
 
@@ -44,6 +44,7 @@ class Session:
         self.executor = executor
         self.tokens: list[int] = []
         self._model = model
+        self._draft: list[int] = []
 
     @property
     def length(self) -> int:
@@ -69,6 +70,62 @@ class Session:
         logits = self.executor.append(tokens, all_logits)
         self.tokens.extend(int(token) for token in tokens)
         return logits
+
+    def verify_tree(self, tokens: Sequence[int], parents: Sequence[int]) -> NDArray[np.float32]:
+        """Run draft tokens, a tree of guesses, after the session's tokens in one step.
+
+        Each token sees the session and the path that leads to it. The session keeps its length
+        until :meth:`accept`; the next append or rollback drops the tree.
+
+        With sparse attention the tokens of a tree select among the compressed keys of the
+        session, not those of windows that end inside the tree. A chain (each token follows
+        the one before it) selects, and computes, exactly what :meth:`append` does.
+
+        Args:
+            tokens: token ids; at most 64, and at most the bundle's chunk.
+            parents: for each the index of the token that it follows, below its own, or -1 for
+                the session's last token.
+
+        Returns:
+            float32 logits [tokens, vocab].
+
+        Raises:
+            ContextOverflowError: the context holds fewer tokens; nothing was run.
+            InvalidOptionError: no tree, an id outside the vocabulary, or an executor that
+                cannot run trees.
+        """
+        self._check_room(len(tokens))
+        logits = self._drafts().verify_tree(tokens, parents)
+        self._draft = [int(token) for token in tokens]
+        return logits
+
+    def accept(self, path: Sequence[int]) -> None:
+        """Keep the draft tokens of a path through the last tree, from one that follows the session.
+
+        Args:
+            path: indices into the tree's tokens, each a child of the one before; none drops
+                the tree.
+
+        Raises:
+            InvalidOptionError: there is no tree, or that is no path through it.
+        """
+        self._drafts().accept(path)
+        self.tokens.extend(self._draft[node] for node in path)
+
+    def fill_random(self, length: int, seed: int = 0) -> None:
+        """Make an empty session as long as if it held ``length`` tokens, for benchmarks.
+
+        Its cache gets pseudo-random keys and values, the same for the same seed, and the compressed
+        keys that belong to them. What is generated from them means nothing. ``tokens`` holds -1.
+
+        Raises:
+            ContextOverflowError: the context holds fewer tokens.
+            InvalidOptionError: the session is not empty, or its executor is not native.
+        """
+        if not isinstance(self.executor, NativeSession):
+            raise InvalidOptionError("only the native runtime can be filled")
+        self.executor.fill_random(length, seed)
+        self.tokens = [-1] * length
 
     def rollback(self, length: int) -> None:
         """Forget everything after the first ``length`` tokens.
@@ -140,6 +197,13 @@ class Session:
         close = getattr(self.executor, "close", None)
         if close is not None:
             close()
+
+    def _drafts(self) -> DraftExecutor:
+        if not isinstance(self.executor, DraftExecutor):
+            raise InvalidOptionError(
+                "this executor cannot verify draft trees", "the native runtime's"
+            )
+        return self.executor
 
     def _check_room(self, count: int) -> None:
         if self.length + count > self.context:

@@ -115,6 +115,21 @@ ARK_API void ark_session_free(ark_session* session);
 ARK_API ark_status ark_session_append(ark_session* session, const int32_t* tokens, size_t n,
                                       int32_t all_logits, float* logits);
 ARK_API ark_status ark_session_rollback(ark_session* session, size_t length);
+
+/* Run a tree of n draft tokens (at most 64, at most the chunk, and at most what the context still
+ * holds) after the session's tokens. parents[i] is the index of the token that token i follows,
+ * below i, or -1: the session's last one. Each token sees the session and the path to itself.
+ * logits receives float32 [n, vocab]. The length does not change; the next append, rollback or
+ * fill drops the tree. */
+ARK_API ark_status ark_session_verify_tree(ark_session* session, const int32_t* tokens,
+                                           const int32_t* parents, size_t n, float* logits);
+/* Keep the tokens of a path through the last tree: n indices, from a child of the session's last
+ * token down; none drops the tree. */
+ARK_API ark_status ark_session_accept(ark_session* session, const int32_t* path, size_t n);
+
+/* For benchmarks at depth: fills the caches of an empty session as if it held length tokens, with
+ * pseudo-random keys and values, the same for the same seed. What follows them means nothing. */
+ARK_API ark_status ark_session_fill_random(ark_session* session, size_t length, uint64_t seed);
 ARK_API size_t ark_session_length(const ark_session* session);
 ARK_API size_t ark_session_context(const ark_session* session);
 /* The name of the kernel set in use ("avx2"). */
@@ -127,7 +142,7 @@ ARK_API void ark_session_cancel(ark_session* session);
 
 /* Blocks that the last appended token attended to in a layer, ascending.
  * count receives how many there are; at most capacity are written.
- * A dense step reports every block. */
+ * A dense step reports every block. After ark_session_accept that is the path's last token. */
 ARK_API ark_status ark_session_selected_blocks(const ark_session* session, int32_t layer,
                                                int32_t kv_head, int32_t* blocks, size_t capacity,
                                                size_t* count);

@@ -187,6 +187,31 @@ ark_status ark_session_rollback(ark_session* session, size_t length) {
   });
 }
 
+ark_status ark_session_verify_tree(ark_session* session, const int32_t* tokens,
+                                   const int32_t* parents, size_t n, float* logits) {
+  return guard([&] {
+    require(session && logits && ((tokens && parents) || n == 0),
+            "no session, tokens, parents or logits");
+    session->session->clear_cancel();
+    session->session->verify_tree(tokens, parents, n, logits);
+  });
+}
+
+ark_status ark_session_accept(ark_session* session, const int32_t* path, size_t n) {
+  return guard([&] {
+    require(session && (path || n == 0), "no session or no path");
+    session->session->accept(path, n);
+  });
+}
+
+ark_status ark_session_fill_random(ark_session* session, size_t length, uint64_t seed) {
+  return guard([&] {
+    require(session, "no session");
+    session->session->clear_cancel();
+    session->session->fill_random(length, seed);
+  });
+}
+
 size_t ark_session_length(const ark_session* session) {
   return session ? static_cast<size_t>(session->session->length()) : 0;
 }

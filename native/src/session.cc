@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "busy.h"
 #include "error.h"
 
 namespace ark {
@@ -19,23 +20,6 @@ constexpr int64_t kHugeHead = int64_t{4} << 20;
 int64_t arena_bytes(const Plan& plan, int64_t scratch) {
   return round_up(plan.arena_bytes, kAlignment) + scratch;
 }
-
-// One append, rollback or trace change at a time; a second thread is told so.
-class Busy {
- public:
-  explicit Busy(std::atomic<bool>* flag) : flag_(flag) {
-    if (flag_->exchange(true)) {
-      fail(ARK_INVALID_ARGUMENT, "the session is in use by another thread", "one call at a time",
-           "make a session per thread");
-    }
-  }
-  ~Busy() { flag_->store(false); }
-  Busy(const Busy&) = delete;
-  Busy& operator=(const Busy&) = delete;
-
- private:
-  std::atomic<bool>* flag_;
-};
 
 }  // namespace
 
@@ -81,7 +65,8 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
     kept.present = true;
     kept.block_size = std::max<int64_t>(
         1, static_cast<int64_t>(std::min(step.attribute("block_size", kBlock), 1048576.0)));
-    kept.row.assign(static_cast<size_t>(operand.columns), 0);
+    kept.columns = static_cast<size_t>(operand.columns);
+    kept.rows.assign(kept.columns * static_cast<size_t>(most_draft_tokens()), 0);
   }
 }
 
@@ -118,19 +103,23 @@ void Session::check_tokens(const int32_t* tokens, size_t n) const {
 void Session::append(const int32_t* tokens, size_t n, bool all_logits, float* logits) {
   Busy busy(&busy_);
   check_tokens(tokens, n);
+  tree_ = {};
+  run_tokens(tokens, n, all_logits, logits);
+}
+
+void Session::run_tokens(const int32_t* tokens, size_t n, bool all_logits, float* logits) {
   const Plan& plan = model_->plan();
   const int64_t before = length();
   const auto count = static_cast<int64_t>(n);
   const auto vocab = static_cast<int64_t>(model_->manifest().vocab_size);
   kept_length_ = 0;
+  kept_row_ = 0;
   try {
     for (int64_t done = 0; done < count;) {
       int64_t rows = std::min(plan.chunk, count - done);
       run_chunk(tokens + done, rows, before + count);
       if (logits && all_logits) {
-        for (int64_t row = 0; row < rows; row += plan.output_rows) {
-          run_head(row, std::min(plan.output_rows, rows - row), logits + (done + row) * vocab);
-        }
+        run_heads(rows, logits + done * vocab);
       } else if (logits && done + rows == count) {
         run_head(rows - 1, 1, logits);
       }
@@ -160,30 +149,51 @@ void Session::run_head(int64_t first_row, int64_t rows, float* logits) {
               static_cast<size_t>(rows * plan.buffers[plan.logits].columns) * sizeof(float));
 }
 
-void Session::run_steps(std::vector<BoundStep>* steps, int64_t rows, int64_t total) {
+void Session::run_heads(int64_t rows, float* logits) {
+  const Plan& plan = model_->plan();
+  for (int64_t row = 0; row < rows; row += plan.output_rows) {
+    run_head(row, std::min(plan.output_rows, rows - row),
+             logits + row * model_->manifest().vocab_size);
+  }
+}
+
+Call Session::make_call(int64_t rows, int64_t total) {
   Call call{};
   call.tokens = rows;
   call.past = length();
   call.total = total;
   call.parallel = pool_.parallel();
   call.scratch = scratch_;
+  return call;
+}
+
+void Session::run_steps(std::vector<BoundStep>* steps, int64_t rows, int64_t total) {
+  Call call = make_call(rows, total);
+  if (tree_running_ && steps == &bound_.body) {
+    call.ancestors = tree_.ancestors.data();
+    call.depths = tree_.depths.data();
+  }
   for (BoundStep& step : *steps) {
     if (cancelled()) fail(ARK_CANCELLED, "the append was cancelled", "", "");
-    for (size_t i = 0; i < step.operands.size(); i++) {
-      if (step.moving_rows[i]) step.operands[i].shape[0] = rows;
-    }
-    call.operands = step.operands.data();
-    call.attributes = step.attributes.data();
-    if (trace_) {
-      auto start = std::chrono::steady_clock::now();
-      step.kernel->run(call);
-      std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
-      report(step, rows, passed.count());
-    } else {
-      step.kernel->run(call);
-    }
-    if (step.keep >= 0) keep_row(step, rows);
+    run_step(&step, &call);
   }
+}
+
+void Session::run_step(BoundStep* step, Call* call) {
+  for (size_t i = 0; i < step->operands.size(); i++) {
+    if (step->moving_rows[i]) step->operands[i].shape[0] = call->tokens;
+  }
+  call->operands = step->operands.data();
+  call->attributes = step->attributes.data();
+  if (trace_) {
+    auto start = std::chrono::steady_clock::now();
+    step->kernel->run(*call);
+    std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+    report(*step, call->tokens, passed.count());
+  } else {
+    step->kernel->run(*call);
+  }
+  if (step->keep >= 0) keep_rows(*step, call->tokens);
 }
 
 void Session::report(const BoundStep& step, int64_t rows, double seconds) const {
@@ -204,11 +214,14 @@ void Session::report(const BoundStep& step, int64_t rows, double seconds) const 
          columns, stride);
 }
 
-void Session::keep_row(const BoundStep& step, int64_t rows) {
+void Session::keep_rows(const BoundStep& step, int64_t rows) {
   const Operand& operand = step.operands[static_cast<size_t>(step.keep)];
-  const auto* data = static_cast<const int32_t*>(operand.data) + (rows - 1) * operand.stride;
-  std::vector<int32_t>& row = kept_[static_cast<size_t>(step.plan->keep_layer)].row;
-  std::copy(data, data + row.size(), row.begin());
+  Kept& kept = kept_[static_cast<size_t>(step.plan->keep_layer)];
+  const int64_t first = rows - kept_rows_;
+  for (int64_t i = 0; i < kept_rows_; i++) {
+    const auto* data = static_cast<const int32_t*>(operand.data) + (first + i) * operand.stride;
+    std::copy_n(data, kept.columns, kept.rows.data() + static_cast<size_t>(i) * kept.columns);
+  }
 }
 
 void Session::rollback(size_t length) {
@@ -217,6 +230,7 @@ void Session::rollback(size_t length) {
     fail(ARK_INVALID_ARGUMENT, "rollback to length " + std::to_string(length),
          "at most the session's " + std::to_string(this->length()), "");
   }
+  tree_ = {};
   // Caches need no change: every position is written again before it is read.
   length_.store(static_cast<int64_t>(length), std::memory_order_relaxed);
 }
@@ -235,8 +249,9 @@ std::vector<int32_t> Session::selected_blocks(int32_t layer, int32_t kv_head) co
   const Kept& kept = kept_[static_cast<size_t>(layer)];
   std::vector<int32_t> blocks;
   if (kept.present) {
-    size_t width = kept.row.size() / static_cast<size_t>(manifest.kv_heads);
-    const int32_t* part = kept.row.data() + width * static_cast<size_t>(kv_head);
+    size_t width = kept.columns / static_cast<size_t>(manifest.kv_heads);
+    const int32_t* row = kept.rows.data() + static_cast<size_t>(kept_row_) * kept.columns;
+    const int32_t* part = row + width * static_cast<size_t>(kv_head);
     if (part[0] >= 0) {
       size_t count = std::min(static_cast<size_t>(part[0]), width - 1);
       blocks.assign(part + 1, part + 1 + count);

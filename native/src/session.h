@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "bind.h"
+#include "draft.h"
+#include "kv_cache.h"
 #include "memory.h"
 #include "model.h"
 #include "thread_pool.h"
@@ -36,6 +38,14 @@ class Session {
   // length is then what it was.
   void append(const int32_t* tokens, size_t n, bool all_logits, float* logits);
   void rollback(size_t length);
+  // See ark_session_verify_tree and ark_session_accept. Raise what append does, and
+  // ARK_INVALID_ARGUMENT for parents or a path that are no tree or no path.
+  void verify_tree(const int32_t* tokens, const int32_t* parents, size_t n, float* logits);
+  void accept(const int32_t* path, size_t n);
+  // See ark_session_fill_random. Raises ARK_CONTEXT_OVERFLOW, ARK_INVALID_ARGUMENT, ARK_CANCELLED.
+  void fill_random(size_t length, uint64_t seed);
+  // How many tokens a draft tree may have.
+  int64_t most_draft_tokens() const;
   std::vector<int32_t> selected_blocks(int32_t layer, int32_t kv_head) const;
   void set_trace(ark_trace_fn trace, void* user);
 
@@ -45,10 +55,18 @@ class Session {
 
  private:
   void check_tokens(const int32_t* tokens, size_t n) const;
+  void run_tokens(const int32_t* tokens, size_t n, bool all_logits, float* logits);
   void run_chunk(const int32_t* tokens, int64_t n, int64_t total);
+  void run_tree(const int32_t* tokens, int64_t n, float* logits);
+  // Runs the steps that compute caches from caches, for tokens that are there but not counted yet.
+  void update_caches(int64_t tokens, int64_t total);
+  Call make_call(int64_t rows, int64_t total);
+  void run_step(BoundStep* step, Call* call);
+  CacheStore store(size_t cache) const;
   void run_head(int64_t first_row, int64_t rows, float* logits);
+  void run_heads(int64_t rows, float* logits);
   void run_steps(std::vector<BoundStep>* steps, int64_t rows, int64_t total);
-  void keep_row(const BoundStep& step, int64_t rows);
+  void keep_rows(const BoundStep& step, int64_t rows);
   void report(const BoundStep& step, int64_t rows, double seconds) const;
   char* buffer(size_t index) const { return arena_.data() + model_->plan().buffers[index].offset; }
 
@@ -66,14 +84,20 @@ class Session {
   ark_trace_fn trace_ = nullptr;
   void* trace_user_ = nullptr;
 
-  // The last row of every step with "keep", and the length that it belongs to (0: none).
+  // The last rows of every step with "keep": one, or one per token of a tree.
   struct Kept {
     bool present = false;
     int64_t block_size = 64;
-    std::vector<int32_t> row;
+    size_t columns = 0;
+    std::vector<int32_t> rows;
   };
   std::vector<Kept> kept_;
-  int64_t kept_length_ = 0;
+  int64_t kept_rows_ = 1;    // how many rows steps keep now
+  int64_t kept_row_ = 0;     // the one that selected_blocks shows
+  int64_t kept_length_ = 0;  // the length that it belongs to (0: none)
+
+  DraftTree tree_;  // what verify_tree ran last; no nodes: none
+  bool tree_running_ = false;
 };
 
 }  // namespace ark

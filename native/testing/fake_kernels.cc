@@ -88,9 +88,14 @@ void history_item(void* user, int64_t column, int32_t) {
       shorts[slot(call.past + t)] = static_cast<int16_t>(value);
     }
     float sum = 0;
-    for (int64_t i = 0; i <= call.past + t; i++) {
-      float old = wide ? floats[slot(i)] : static_cast<float>(shorts[slot(i)]);
-      sum += static_cast<float>(i % period + 1) * old;
+    auto count = [&](int64_t at, int64_t position) {
+      float old = wide ? floats[slot(at)] : static_cast<float>(shorts[slot(at)]);
+      sum += static_cast<float>(position % period + 1) * old;
+    };
+    for (int64_t i = 0; i < call.past; i++) count(i, i);
+    for (int64_t j = 0; j <= t; j++) {
+      bool seen = !call.ancestors || (call.ancestors[t] >> j & 1);
+      if (seen) count(call.past + j, call.past + (call.depths ? call.depths[j] : j));
     }
     row(o[2], t)[column] = sum;
   }
@@ -120,7 +125,7 @@ void select_run(const Call& call) {
   const Operand& y = call.operands[0];
   for (int64_t t = 0; t < call.tokens; t++) {
     int32_t* out = static_cast<int32_t*>(y.data) + t * y.stride;
-    int64_t position = call.past + t;
+    int64_t position = call.past + (call.depths ? call.depths[t] : t);
     auto last = static_cast<int32_t>(position / static_cast<int64_t>(call.attributes[0]));
     auto count = std::min<int32_t>(static_cast<int32_t>(y.shape[1]) - 1, last + 1);
     out[0] = position < 4 ? -1 : count;
