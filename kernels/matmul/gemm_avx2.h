@@ -24,15 +24,27 @@ ARK_INLINE void add_products(__m256i* sum, __m256i codes, __m256i x) {
       : "x"(codes), "x"(x));
 }
 
-// One step of four inputs.
+// One step of four inputs; the first of a span begins the sums.
+template <bool kFirst>
 ARK_INLINE void add_step(const uint8_t* weights, const int8_t* x, D* part) {
   __m256i a = load256(weights);
   __m256i b = load256(weights + 32);
   for (int r = 0; r < kTileRows; r++) {
     __m256i four = _mm256_set1_epi32(load_word(x + r * 4));
-    add_products(&part[r].a, a, four);
-    add_products(&part[r].b, b, four);
+    if (kFirst) {
+      part[r] = {_mm256_maddubs_epi16(a, four), _mm256_maddubs_epi16(b, four)};
+    } else {
+      add_products(&part[r].a, a, four);
+      add_products(&part[r].b, b, four);
+    }
   }
+}
+
+// Two steps.
+template <bool kFirst>
+ARK_INLINE void add_chunk(const uint8_t* weights, const int8_t* x, D* part) {
+  add_step<kFirst>(weights, x, part);
+  add_step<false>(weights + 64, x + kTileRows * kTileStep, part);
 }
 
 template <DType kCodes>
@@ -46,17 +58,28 @@ ARK_INLINE void dot_tile(const uint8_t* weights, int64_t, const int8_t* x, int64
     }
     return;
   }
-  // A pair of products of 4-bit codes is at most 3810, of 2-bit codes 762.
+  // A pair of products of 4-bit codes is at most 3810, of 2-bit codes 762: 8 and 40 fit in 16 bits.
   constexpr int64_t kSpan = kCodes == DType::u4 ? 32 : 128;
-  for (int64_t begin = 0; begin < inputs; begin += kSpan) {
-    int64_t end = smaller(begin + kSpan, inputs);
-    D part[kTileRows];
-    for (int r = 0; r < kTileRows; r++) part[r] = dot_zero();
-    ARK_ROLLED
-    for (int64_t k = begin; k < end; k += 8, weights += 128, x += 2 * kStepBytes) {
-      add_step(weights, x, part);
-      add_step(weights + 64, x + kStepBytes, part);
+  D part[kTileRows];
+  while (inputs >= 32) {
+    int64_t span = smaller(kSpan, inputs / 32 * 32);
+    inputs -= span;
+    add_chunk<true>(weights, x, part);
+    add_chunk<false>(weights + 128, x + 2 * kStepBytes, part);
+    add_chunk<false>(weights + 256, x + 4 * kStepBytes, part);
+    add_chunk<false>(weights + 384, x + 6 * kStepBytes, part);
+    weights += 512;
+    x += 8 * kStepBytes;
+    if (kSpan > 32) {
+      ARK_ROLLED
+      for (int64_t k = 32; k < span; k += 8, weights += 128, x += 2 * kStepBytes) {
+        add_chunk<false>(weights, x, part);
+      }
     }
+    for (int r = 0; r < kTileRows; r++) dot[r] = add(dot[r], sum_dot(part[r]));
+  }
+  for (; inputs > 0; inputs -= 8, weights += 128, x += 2 * kStepBytes) {
+    add_chunk<true>(weights, x, part);
     for (int r = 0; r < kTileRows; r++) dot[r] = add(dot[r], sum_dot(part[r]));
   }
 }
