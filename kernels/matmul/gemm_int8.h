@@ -60,7 +60,7 @@ inline void unpack_codes(const Weights& w, const char* codes, int64_t inputs, ui
     }
   } else {
     for (int64_t k = 0; k < inputs; k += 8, codes += 128, to += 128) {
-      unpack_step(load_bytes(codes), load_bytes(codes + 64), to);
+      unpack_step(tile_bytes(load_bytes(codes)), tile_bytes(load_bytes(codes + 64)), to);
     }
   }
 }
@@ -226,10 +226,12 @@ inline void multiply_item(void* user, int64_t index, int32_t thread) {
   memset(b.totals, 0, kItemTotals * sizeof(float));
   memset(b.fine, 0, kItemTotals * sizeof(float));
   constexpr int64_t kApart = kRowBlock * kTilePanels * kLanes;
+  begin_tiles(p.w.x_group);
   for (int64_t i = 0; i < panels; i += kTilePanels) {
     int64_t from = i / kTilePanels * kApart;
     multiply_panels(p, b, block, panel + i, b.totals + from, b.fine + from);
   }
+  end_tiles();
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t i = 0; i < panels; i++) {
       int64_t from = i / kTilePanels * kApart + (r * kTilePanels + i % kTilePanels) * kLanes;

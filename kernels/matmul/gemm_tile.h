@@ -17,18 +17,22 @@
 
 #if defined(ARK_ISA_avx2)
 #include "gemm_avx2.h"
+#elif defined(ARK_ISA_avxvnni) || defined(ARK_ISA_avx512vnni)
+#include "gemm_vnni.h"
+#elif defined(ARK_ISA_amx)
+#include "gemm_amx.h"
+#elif defined(ARK_ISA_dotprod)
+#include "gemm_dotprod.h"
+#elif defined(ARK_ISA_i8mm)
+#include "gemm_i8mm.h"
 #else
 
 ARK_KERNEL_BEGIN
 
-#if defined(ARK_ISA_avx512) || defined(ARK_ISA_avx512vnni)
+#if defined(ARK_ISA_avx512)
 constexpr int kTileRows = 6;
 constexpr int kTilePanels = 4;
 constexpr int64_t kBlockInputs = 512;
-#elif defined(ARK_ISA_dotprod)
-constexpr int kTileRows = 4;
-constexpr int kTilePanels = 1;
-constexpr int64_t kBlockInputs = 1024;
 #else
 constexpr int kTileRows = 2;
 constexpr int kTilePanels = 1;
@@ -84,3 +88,20 @@ ARK_INLINE void dot_tile(const uint8_t* weights, int64_t apart, const int8_t* x,
 ARK_KERNEL_END
 
 #endif
+
+ARK_KERNEL_BEGIN
+
+#if !defined(ARK_ISA_avxvnni) && !defined(ARK_ISA_avx512vnni) && !defined(ARK_ISA_amx)
+// 8-bit codes as unpack_step wants them, kI8Bias larger than they are or not.
+ARK_INLINE B tile_bytes(B codes) { return codes; }
+#endif
+
+#if !defined(ARK_ISA_amx)
+// Inputs of a row of activations that lie side by side; a divisor of the group.
+ARK_INLINE int64_t row_step(int64_t) { return kTileStep; }
+// Around all calls of dot_tile in a thread.
+ARK_INLINE void begin_tiles(int64_t) {}
+ARK_INLINE void end_tiles() {}
+#endif
+
+ARK_KERNEL_END

@@ -1,6 +1,6 @@
 // Activations of many rows, arranged so that a tile of a product walks one stream of them.
 //
-// Rows are cut in tiles of kTileRows; a tile's codes are [inputs/kTileStep][kTileRows][kTileStep].
+// Rows are cut in tiles of kTileRows; a tile's codes are [inputs/step][kTileRows][step].
 // The fine codes are sparse: per block of kRowBlock rows and per group, those rows that have any
 // are packed together in tiles of their own, so that they cost in proportion to their number.
 #pragma once
@@ -14,13 +14,13 @@ ARK_KERNEL_BEGIN
 constexpr int64_t kRowBlock = (256 + kTileRows - 1) / kTileRows * kTileRows;
 
 struct RowTiles {
-  int8_t* codes;         // [tiles][inputs/kTileStep][kTileRows][kTileStep]
+  int8_t* codes;         // [tiles][inputs/step][kTileRows][step], step = row_step(group)
   float* scales;         // [tiles][groups][kTileRows], as all three
   int32_t* corrections;  // what zero * code_sum takes from a dot product, or the negative code_sum
   float* sums;           // of the dequantized activations
   // Of each row block and group; a block has room for all of its rows.
   int32_t* fine_counts;  // [blocks][groups]
-  int8_t* fine_codes;    // [blocks][groups][room/kTileRows][group/kTileStep][kTileRows][kTileStep]
+  int8_t* fine_codes;    // [blocks][groups][room/kTileRows][group/step][kTileRows][step]
   float* fine_scales;    // [blocks][groups][room]
   int32_t* fine_corrections;
   int32_t* fine_rows;  // row within the block
@@ -41,15 +41,15 @@ inline void place_row_tiles(int64_t rows, int64_t inputs, int64_t groups, Cursor
   t->fine_rows = at->take<int32_t>(padded * groups);
 }
 
-// Codes of one row, n inputs from a multiple of kTileStep on, into its place in a tile.
-ARK_INLINE void arrange_codes(const int8_t* from, int64_t n, int8_t* to) {
-  for (int64_t k = 0; k < n; k += kTileStep, to += kTileRows * kTileStep) {
-    memcpy(to, from + k, kTileStep);
+// Codes of one row, n inputs from a multiple of step on, into its place in a tile.
+ARK_INLINE void arrange_codes(const int8_t* from, int64_t n, int64_t step, int8_t* to) {
+  for (int64_t k = 0; k < n; k += step, to += kTileRows * step) {
+    memcpy(to, from + k, static_cast<size_t>(step));
   }
 }
-ARK_INLINE void clear_codes(int64_t n, int8_t* to) {
-  for (int64_t k = 0; k < n; k += kTileStep, to += kTileRows * kTileStep) {
-    memset(to, 0, kTileStep);
+ARK_INLINE void clear_codes(int64_t n, int64_t step, int8_t* to) {
+  for (int64_t k = 0; k < n; k += step, to += kTileRows * step) {
+    memset(to, 0, static_cast<size_t>(step));
   }
 }
 
@@ -64,12 +64,13 @@ ARK_INLINE int32_t correction_of(const Weights& w, int32_t code_sum) {
 // Arranges the main codes of one tile of rows, which prepare_row has quantized.
 inline void arrange_tile(const Weights& w, const Activations& a, int64_t rows, const RowTiles& t,
                          int64_t tile) {
+  int64_t step = row_step(w.x_group);
   for (int64_t r = 0; r < kTileRows; r++) {
     int64_t row = tile * kTileRows + r;
-    int8_t* codes = t.codes + tile * kTileRows * w.inputs + r * kTileStep;
+    int8_t* codes = t.codes + tile * kTileRows * w.inputs + r * step;
     int64_t to = tile * w.x_groups * kTileRows + r;
     if (row >= rows) {
-      clear_codes(w.inputs, codes);
+      clear_codes(w.inputs, step, codes);
       for (int64_t g = 0; g < w.x_groups; g++, to += kTileRows) {
         t.scales[to] = 0;
         t.corrections[to] = 0;
@@ -77,7 +78,7 @@ inline void arrange_tile(const Weights& w, const Activations& a, int64_t rows, c
       }
       continue;
     }
-    arrange_codes(a.codes + row * w.inputs, w.inputs, codes);
+    arrange_codes(a.codes + row * w.inputs, w.inputs, step, codes);
     int64_t from = row * w.x_groups;
     for (int64_t g = 0; g < w.x_groups; g++, from++, to += kTileRows) {
       t.scales[to] = a.scales[from];
@@ -100,15 +101,16 @@ inline void gather_fine(const Weights& w, const Activations& a, int64_t rows, co
   int64_t first = block * kRowBlock;
   int64_t last = smaller(first + kRowBlock, rows);
   int64_t start = fine_start(w, rows, block, group);
+  int64_t step = row_step(w.x_group);
   int64_t n = 0;
   auto place_of = [&](int64_t i) {
     int64_t tile = (start + i) / kTileRows;
-    return t.fine_codes + tile * kTileRows * w.x_group + i % kTileRows * kTileStep;
+    return t.fine_codes + tile * kTileRows * w.x_group + i % kTileRows * step;
   };
   for (int64_t row = first; row < last; row++) {
     int64_t at = row * w.x_groups + group;
     if (!a.coarse[at]) continue;
-    arrange_codes(a.fine_codes + row * w.inputs + group * w.x_group, w.x_group, place_of(n));
+    arrange_codes(a.fine_codes + row * w.inputs + group * w.x_group, w.x_group, step, place_of(n));
     t.fine_scales[start + n] = a.scales[at] * (1.0f / kFineSteps);
     t.fine_corrections[start + n] = correction_of(w, a.fine_sums[at]);
     t.fine_rows[start + n] = static_cast<int32_t>(row - first);
@@ -116,7 +118,7 @@ inline void gather_fine(const Weights& w, const Activations& a, int64_t rows, co
   }
   t.fine_counts[block * w.x_groups + group] = static_cast<int32_t>(n);
   for (; n % kTileRows != 0; n++) {
-    clear_codes(w.x_group, place_of(n));
+    clear_codes(w.x_group, step, place_of(n));
     t.fine_scales[start + n] = 0;
     t.fine_corrections[start + n] = 0;
   }

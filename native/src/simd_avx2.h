@@ -177,9 +177,13 @@ ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) {
           _mm256_dpbusd_avx_epi32(total.b, codes.b, four)};
 }
 ARK_INLINE I sum_dot(D total) { return total; }
-ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
+// int8 + 128 as unsigned bytes.
+ARK_INLINE B flip_signs(B codes) {
   __m256i sign = _mm256_set1_epi8(static_cast<char>(0x80));
-  return dot_u4(total, {_mm256_xor_si256(codes.a, sign), _mm256_xor_si256(codes.b, sign)}, x);
+  return {_mm256_xor_si256(codes.a, sign), _mm256_xor_si256(codes.b, sign)};
+}
+ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
+  return dot_u4(total, flip_signs(codes), x);
 }
 #else
 ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) {

@@ -137,9 +137,12 @@ ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) {
   return {_mm512_dpbusd_epi32(total.r, codes.r, _mm512_set1_epi32(load_word(x)))};
 }
 ARK_INLINE I sum_dot(D total) { return total; }
+// int8 + 128 as unsigned bytes.
+ARK_INLINE B flip_signs(B codes) {
+  return {_mm512_xor_si512(codes.r, _mm512_set1_epi8(static_cast<char>(0x80)))};
+}
 ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
-  __m512i unsigned_codes = _mm512_xor_si512(codes.r, _mm512_set1_epi8(static_cast<char>(0x80)));
-  return {_mm512_dpbusd_epi32(total.r, unsigned_codes, _mm512_set1_epi32(load_word(x)))};
+  return dot_u4(total, flip_signs(codes), x);
 }
 #else
 ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) {
