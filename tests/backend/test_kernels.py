@@ -107,22 +107,8 @@ def test_matmul_over_several_blocks_of_rows_panels_and_inputs(
 def test_a_row_of_matmul_does_not_depend_on_the_rows_beside_it(
     kernels: LibraryRunner, isas: list[str], kind: str, activations: int
 ) -> None:
-    """So a token has the same bits whether it was decoded alone or prefilled in a chunk."""
-    rng = np.random.default_rng(3)
-    weight = checks.random_weight(rng, 70, 2304, kind, 128)
-    x = rng.standard_normal((275, 2304)) * np.exp(rng.standard_normal((275, 2304)))
-    x = x.astype(np.float32)  # with outliers, so that some groups have fine codes
-
-    def call(rows: np.ndarray) -> Call:
-        result = Call("matmul", len(rows), attributes={"activations": activations}).add("x", rows)
-        weight.add_to(result)
-        return result.skip().add("y", np.zeros((len(rows), 70), np.float32))
-
     for isa in isas:
-        together = kernels.run([(call(x), isa, 2)])[0]["y"]
-        for start, count in ((0, 1), (0, 2), (7, 3), (40, 11), (97, 30), (255, 2), (274, 1)):
-            alone = kernels.run([(call(x[start : start + count]), isa, 1)])[0]["y"]
-            assert np.array_equal(alone, together[start : start + count])
+        checks.check_rows_alone(kernels, isa, kind, activations)
 
 
 @pytest.mark.parametrize("isa_index", [0, -1])

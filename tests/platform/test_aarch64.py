@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.kernel_checks import run_checks, small_checks
+from tests.support.kernel_checks import check_rows_alone, run_checks, small_checks
 from tests.support.kernel_runner import ToolRunner
 from tests.support.native_build import build
 
@@ -44,6 +44,7 @@ def test_kernels(cpu: str) -> None:
         found = [check for check in small_checks(2) if check.call.kernel in kernels[isa]]
         assert found
         run_checks(runner, found, [isa], (1, 3))
+        check_rows_alone(runner, isa, "u4 minimum f16", 0, 512)
 
 
 @pytest.mark.parametrize("cpu", CPUS)

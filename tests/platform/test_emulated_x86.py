@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.kernel_checks import run_checks, small_checks
+from tests.support.kernel_checks import check_rows_alone, run_checks, small_checks
 from tests.support.kernel_runner import ToolRunner
 from tests.support.native_build import build
 
@@ -32,6 +32,14 @@ def test_kernels(runner: ToolRunner, isa: str) -> None:
     for seed in (3, 4):
         found = [check for check in small_checks(seed) if check.call.kernel in own]
         run_checks(runner, found, [isa], (1, 2))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kind", ["u4 zero f16", "i8 symmetric f16"])
+def test_a_row_does_not_depend_on_the_rows_beside_it(
+    runner: ToolRunner, isa: str, kind: str
+) -> None:
+    check_rows_alone(runner, isa, kind, 0, 512)
 
 
 def test_integer_results_are_those_of_avx2(runner: ToolRunner) -> None:

@@ -141,6 +141,26 @@ WEIGHT_KINDS = list(FLOAT_TYPES) + [
 TERNARY_KINDS = ["u2 symmetric f16", "u2 symmetric f32"]
 
 
+def check_rows_alone(
+    runner: Runner, isa: str, kind: str, activations: int, inputs: int = 2304
+) -> None:
+    """A token has the same bits whether it was decoded alone or prefilled in a chunk."""
+    rng = np.random.default_rng(3)
+    weight = random_weight(rng, 70, inputs, kind, 128)
+    x = rng.standard_normal((275, inputs)) * np.exp(rng.standard_normal((275, inputs)))
+    x = x.astype(np.float32)  # with outliers, so that some groups have fine codes
+
+    def call(rows: Array) -> Call:
+        result = Call("matmul", len(rows), attributes={"activations": activations}).add("x", rows)
+        weight.add_to(result)
+        return result.skip().add("y", np.zeros((len(rows), 70), np.float32))
+
+    together = runner.run([(call(x), isa, 2)])[0]["y"]
+    for start, count in ((0, 1), (0, 2), (7, 3), (40, 11), (97, 30), (255, 2), (274, 1)):
+        alone = runner.run([(call(x[start : start + count]), isa, 1)])[0]["y"]
+        assert np.array_equal(alone, together[start : start + count]), (isa, kind, start, count)
+
+
 def check_matmul(
     rng: np.random.Generator,
     weight: Weight,
