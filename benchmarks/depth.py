@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from arkinfer import kv_types
 from arkinfer.system import available_memory
+from benchmarks.harness import record
 from benchmarks.harness.benchmark import Benchmark, case, parser
 from benchmarks.harness.measure import Case
 from benchmarks.harness.shapes import SHAPES
@@ -92,7 +94,7 @@ def theirs(benchmark: Benchmark, shape: str, name: str, depth: int) -> list[Case
 def prefill_slice(benchmark: Benchmark, depth: int) -> list[Case]:
     """A chunk of 512 tokens; all engines compute all layers for all rows."""
     cases = []
-    for kv in ("fp16", "int8"):
+    for kv in dict.fromkeys(("fp16", "int8", kv_types.DEFAULT)):
         name = "arkinfer w4g128"
         worker = benchmark.engine(name, "slice2", _MARGIN, kv=kv, label=f"{name} {kv}")
         if worker is not None and fill(worker, depth):
@@ -149,11 +151,19 @@ def whole_model(benchmark: Benchmark) -> None:
             if worker is not None and fill(worker, depth):
                 arguments = {"steps": _STEPS, "depth": depth}
                 found.append(case("arkinfer w4g128", worker, "decode", arguments, kv="int8"))
-            # Without its flash-attention flag llama.cpp decodes faster at these depths.
-            worker = benchmark.engine(LLAMA[0], "8b", depth + _MARGIN, ubatch=32)
+            flag = better_flag(benchmark, depth)
+            worker = benchmark.engine(flag, "8b", depth + _MARGIN, ubatch=32)
             if worker is not None and fill(worker, depth):
-                found.append(case(LLAMA[0], worker, "decode", {"steps": 2, "depth": depth}))
+                found.append(case(flag, worker, "decode", {"steps": 2, "depth": depth}))
             benchmark.measure(name, found, rounds=3)
+
+
+def better_flag(benchmark: Benchmark, depth: int) -> str:
+    """llama.cpp with the flag that was faster in the slice at this depth."""
+    group = f"decode slice2 {_kibi(depth)}"
+    found = {name: record.find(benchmark.record, name, group, depth=depth) for name in LLAMA}
+    known = {name: figure.value for name, figure in found.items() if figure}
+    return min(known, key=lambda name: known[name], default=LLAMA[0])
 
 
 def fill(worker: Worker, depth: int) -> bool:

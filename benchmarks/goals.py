@@ -191,14 +191,14 @@ GOALS = (
         limit("prefill", "8b", FINE, "peak"),
     ),
     Goal(
-        "decode 8B at depth 32K against llama.cpp",
+        "decode 8B at depth 32K against llama.cpp, int8 KV",
         5.0,
         True,
         "depth",
         faster("depth", "decode 8b 32K", OURS, *LLAMA),
     ),
     Goal(
-        "decode 8B at depth 128K against llama.cpp",
+        "decode 8B at depth 128K against llama.cpp, int8 KV",
         15.0,
         True,
         "depth",

@@ -25,11 +25,14 @@ def make_once(path: Path, make: Callable[[Path], None]) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     remove(temporary)
     print(f"making {path}", file=sys.stderr)
     make(temporary)
-    temporary.rename(path)
+    if path.exists():  # another process was faster
+        remove(temporary)
+    else:
+        temporary.rename(path)
     return path
 
 
