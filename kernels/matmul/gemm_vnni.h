@@ -35,7 +35,7 @@ ARK_INLINE void add_products(Register* sum, Register codes, Register x) {
 #if defined(ARK_SIMDE)
   *sum = _mm256_dpbusd_avx_epi32(*sum, codes, x);
 #else
-  asm("{vex} vpdpbusd %2, %1, %0" : "+x"(*sum) : "x"(codes), "x"(x));
+  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(*sum) : "x"(codes), "x"(x));
 #endif
 }
 #else
