@@ -7,19 +7,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+Array = NDArray[Any]
 
-def attention(
-    q: NDArray[Any], keys: NDArray[Any], values: NDArray[Any], past: int, scale: float
+
+def int8_queries(q: Array, scale: float) -> NDArray[np.float64]:
+    """Return scale * q as kernels use it with int8 keys: rounded to 8 bits per head.
+
+    code * step with step = max|scale * q| / 127 of a head, codes to the nearest, halves to even.
+    With it :func:`attention` is what they compute but for the rounding of weights: a weight times
+    the scale of its int8 value is rounded to 7 bits per query head and block of 64 tokens.
+
+    Args:
+        q: float32 [..., head_dim].
+        scale: the softmax scale; with the result, :func:`attention` wants 1.
+    """
+    scaled = np.asarray(q, np.float32) * np.float32(scale)
+    step = np.abs(scaled).max(axis=-1, keepdims=True) / np.float32(127)
+    inverse = np.zeros_like(step)
+    np.divide(np.float32(1), step, out=inverse, where=step > 1e-35)
+    return np.rint(scaled * inverse).astype(np.float64) * step
+
+
+def attend(
+    q: Array, keys: Array, values: Array, visible: NDArray[np.bool_], scale: float
 ) -> NDArray[np.float64]:
-    """Return softmax(scale * q·K) · V over the tokens up to each query.
+    """Return softmax(scale * q·K) · V over the tokens that each query sees.
 
-    Query head h uses kv head ``h // (heads / kv_heads)``; row t is the query at
-    absolute position past + t.
+    Query head h uses kv head ``h // (heads / kv_heads)``. Keys and values of a quantized cache are
+    given as what it stands for (``layout.stored``).
 
     Args:
         q: [tokens, heads, head_dim].
-        keys: [kv_heads, at least past + tokens, head_dim].
+        keys: [kv_heads, length, head_dim].
         values: of the shape of ``keys``.
+        visible: [kv_heads, tokens, length]; every row must hold a token.
 
     Returns:
         float64 [tokens, heads, head_dim].
@@ -32,9 +53,25 @@ def attention(
     grouped = queries.reshape(tokens, kv_heads, heads // kv_heads, head_dim)
     result = np.empty_like(grouped)
     for t in range(tokens):
-        length = past + t + 1
-        scores = scale * np.einsum("kgd,knd->kgn", grouped[t], k[:, :length])
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        result[t] = np.einsum("kgn,knd->kgd", weights, v[:, :length])
+        for h in range(kv_heads):
+            seen = np.flatnonzero(visible[h, t])
+            scores = scale * grouped[t, h] @ k[h, seen].T
+            weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            weights /= weights.sum(axis=-1, keepdims=True)
+            result[t, h] = weights @ v[h, seen]
     return result.reshape(tokens, heads, head_dim)
+
+
+def causal(tokens: int, past: int, length: int) -> NDArray[np.bool_]:
+    """Return bool [tokens, length]: row t sees the tokens up to past + t."""
+    return np.arange(length) <= past + np.arange(tokens)[:, None]
+
+
+def attention(q: Array, keys: Array, values: Array, past: int, scale: float) -> NDArray[np.float64]:
+    """Return softmax(scale * q·K) · V over the tokens up to each query.
+
+    Row t is the query at absolute position past + t; ``keys`` has at least past + tokens tokens.
+    Shapes are those of :func:`attend`.
+    """
+    visible = causal(q.shape[0], past, keys.shape[1])
+    return attend(q, keys, values, np.broadcast_to(visible, (keys.shape[0], *visible.shape)), scale)

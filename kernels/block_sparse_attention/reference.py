@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arkinfer.kernels.attention.reference import attend, causal
+
 
 def block_sparse_attention(
     q: NDArray[Any],
@@ -32,19 +34,6 @@ def block_sparse_attention(
     Returns:
         float64 [tokens, heads, head_dim].
     """
-    queries = np.asarray(q, np.float64)
-    tokens, heads, head_dim = queries.shape
-    kv_heads = keys.shape[0]
-    k = np.asarray(keys, np.float64)
-    v = np.asarray(values, np.float64)
-    grouped = queries.reshape(tokens, kv_heads, heads // kv_heads, head_dim)
-    result = np.empty_like(grouped)
-    for t in range(tokens):
-        for h in range(kv_heads):
-            allowed = np.repeat(mask[h, t], block_size)[: past + t + 1]
-            chosen = np.flatnonzero(allowed)
-            scores = scale * grouped[t, h] @ k[h, chosen].T
-            weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-            weights /= weights.sum(axis=-1, keepdims=True)
-            result[t, h] = weights @ v[h, chosen]
-    return result.reshape(tokens, heads, head_dim)
+    visible = np.repeat(mask, block_size, axis=2)[..., : keys.shape[1]]
+    visible = visible & causal(q.shape[0], past, visible.shape[2])
+    return attend(q, keys[:, : visible.shape[2]], values[:, : visible.shape[2]], visible, scale)

@@ -1,6 +1,6 @@
 // InfLLM v2 block selection. A window's score is the sum over the group's heads of
 // exp(score - lse), kept as its logarithm: no key is large enough to overflow it.
-#include "../attention/attend_block.h"
+#include "../attention/score_block.h"
 #include "top_blocks.h"
 
 ARK_KERNEL_BEGIN
@@ -44,13 +44,11 @@ struct Selection {
 };
 
 struct Workspace {
-  float* q;          // [heads][head_dim], times the softmax scale
-  float* scores;     // [heads][64]
-  float* key_block;  // [head_dim][64]
-  float* lse;        // [heads]
-  float* totals;     // [heads]
-  float* windows;    // scores of all visible windows
-  uint32_t* keys;    // of all causal blocks
+  Queries queries;
+  float* lse;      // [heads]
+  float* totals;   // [heads]
+  float* windows;  // scores of all visible windows
+  uint32_t* keys;  // of all causal blocks
 };
 
 int64_t integer(const Call& call, int index) {
@@ -60,10 +58,10 @@ int64_t integer(const Call& call, int index) {
 const char* check(const Call& call) {
   const Operand* o = call.operands;
   const double* a = call.attributes;
-  if (!is_key_cache(o[kFine]) || !is_half_or_float(o[kFine].dtype) || !is_key_cache(o[kCoarse]) ||
+  if (!is_key_cache(o[kFine]) || o[kFine].dtype == DType::u4 || !is_key_cache(o[kCoarse]) ||
       o[kCoarse].dtype != o[kFine].dtype || o[kCoarse].shape[0] != o[kFine].shape[0] ||
       o[kCoarse].shape[2] != o[kFine].shape[2]) {
-    return "fine and coarse must be fp16 or fp32 [kv_heads, blocks, head_dim, 64]";
+    return "fine and coarse must be f32, f16 or i8 [kv_heads, blocks, head_dim, 64]";
   }
   int64_t kv_heads = o[kFine].shape[0];
   if (!is_integer(a[kHeads], 1, 65536) || integer(call, kHeads) % kv_heads != 0) {
@@ -95,9 +93,7 @@ const char* check(const Call& call) {
 
 Workspace open_workspace(const Selection& s, Cursor* at) {
   Workspace w;
-  w.q = at->take<float>(s.heads * s.head_dim);
-  w.scores = at->take<float>(s.heads * kBlock);
-  w.key_block = at->take<float>(s.head_dim * kBlock);
+  w.queries = take_queries(at, s.call->operands[kFine].dtype, s.heads, s.head_dim);
   w.lse = at->take<float>(s.heads);
   w.totals = at->take<float>(s.heads);
   w.windows = at->take<float>(s.window_capacity);
@@ -144,10 +140,12 @@ int64_t visible_windows(const Operand& cache, int64_t length, int64_t window, in
 // Scores of all heads against 64 compressed keys of one kv head.
 void score_windows(const Selection& s, const Workspace& w, const Operand& cache, int64_t head,
                    int64_t block) {
-  int64_t elements = (head * cache.shape[1] + block) * s.head_dim * kBlock;
   const char* keys = static_cast<const char*>(cache.data);
-  keys += elements * (cache.dtype == DType::f16 ? 2 : 4);
-  score_block(w.q, s.heads, s.head_dim, keys, cache.dtype, w.key_block, w.scores);
+  int64_t bytes = kv_key_block_bytes(cache.dtype, s.head_dim);
+  keys += (head * cache.shape[1] + block) * bytes;
+  // Blocks follow one another: the next one is fetched while this one is multiplied.
+  Ahead ahead = fetch_over(keys + bytes, bytes, score_turns(s.heads, s.head_dim, cache.dtype));
+  score_block(w.queries, {nullptr, s.heads}, keys, cache.dtype, &ahead);
 }
 
 uint32_t lanes_below(int64_t n) { return n >= kLanes ? 0xffff : (1u << n) - 1; }
@@ -161,7 +159,7 @@ void log_sum_exp(const Selection& s, const Workspace& w, const Operand& cache, i
     score_windows(s, w, cache, head, first / kBlock);
     int64_t n = smaller(kBlock, count - first);
     for (int64_t g = 0; g < s.heads; g++) {
-      const float* scores = w.scores + g * kBlock;
+      const float* scores = w.queries.scores + g * kBlock;
       V top = set(-kInfinity);
       for (int64_t i = 0; i < n; i += kLanes) {
         top = max(select(lanes_below(n - i), load(scores + i), set(-kInfinity)), top);
@@ -189,11 +187,11 @@ void score_fine(const Selection& s, const Workspace& w, int64_t head, int64_t vi
     for (int64_t i = 0; i < kBlock; i += kLanes) {
       V top = set(-kInfinity);
       for (int64_t g = 0; g < s.heads; g++) {
-        top = max(sub(load(w.scores + g * kBlock + i), set(w.lse[g])), top);
+        top = max(sub(load(w.queries.scores + g * kBlock + i), set(w.lse[g])), top);
       }
       V total = zero();
       for (int64_t g = 0; g < s.heads; g++) {
-        V value = sub(load(w.scores + g * kBlock + i), set(w.lse[g]));
+        V value = sub(load(w.queries.scores + g * kBlock + i), set(w.lse[g]));
         total = add(total, exp(sub(value, top)));
       }
       store(w.windows + first + i, add(top, log(total)));
@@ -221,9 +219,8 @@ void select_one(void* user, int64_t index, int32_t thread) {
       visible_windows(o[kCoarse], position + 1, kCoarser * s.window, kCoarser * s.stride);
   if (fine > 0 && (coarse > 0 || s.exact)) {
     const float* q = row<float>(o[kQ], token) + head * s.heads * s.head_dim;
-    for (int64_t i = 0; i < s.heads * s.head_dim; i += kLanes) {
-      int64_t n = s.heads * s.head_dim - i;
-      store_upto(w.q + i, mul(load_upto(q + i, n), set(s.scale)), n);
+    for (int64_t g = 0; g < s.heads; g++) {
+      load_query(w.queries, o[kFine].dtype, g, q + g * s.head_dim, s.scale);
     }
     log_sum_exp(s, w, s.exact ? o[kFine] : o[kCoarse], head, s.exact ? fine : coarse);
     score_fine(s, w, head, fine);

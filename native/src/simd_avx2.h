@@ -206,6 +206,22 @@ ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
 }
 #endif
 
+// dot_i8, without its bias, for x of 0 to 127: a pair of products fits in 16 bits.
+ARK_INLINE __m256i dot_unsigned(__m256i total, __m256i codes, __m256i four) {
+#if defined(ARK_ISA_avxvnni)
+  return _mm256_dpbusd_avx_epi32(total, four, codes);
+#else
+  __m256i pairs = _mm256_maddubs_epi16(four, codes);
+  return _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+#endif
+}
+ARK_INLINE I dot_u7(I total, B codes, const int8_t* x) {
+  __m256i four = _mm256_set1_epi32(load_word(x));
+  return {dot_unsigned(total.a, codes.a, four), dot_unsigned(total.b, codes.b, four)};
+}
+// Integer sums of several turns or products must not be regrouped: every term would be spilled.
+ARK_INLINE void pin(I* x) { __asm__("" : "+x"(x->a), "+x"(x->b)); }
+
 ARK_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 ARK_KERNEL_END

@@ -160,6 +160,23 @@ ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
 }
 #endif
 
+// dot_i8, without its bias, for x of 0 to 127.
+ARK_INLINE I dot_u7(I total, B codes, const int8_t* x) {
+  __m512i four = _mm512_set1_epi32(load_word(x));
+#if defined(ARK_ISA_avx512vnni) || defined(ARK_ISA_amx)
+  return {_mm512_dpbusd_epi32(total.r, four, codes.r)};
+#else
+  __m512i pairs = _mm512_maddubs_epi16(four, codes.r);
+  return {_mm512_add_epi32(total.r, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
+#endif
+}
+#if defined(ARK_SIMDE)
+ARK_INLINE void pin(I*) {}
+#else
+// Integer sums of several turns or products must not be regrouped: every term would be spilled.
+ARK_INLINE void pin(I* x) { __asm__("" : "+v"(x->r)); }
+#endif
+
 ARK_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 ARK_KERNEL_END

@@ -224,6 +224,10 @@ ARK_INLINE I dot_i8(I t, B codes, const int8_t* x) {
 #undef ARK_EACH
 #undef ARK_EACH2
 
+// dot_i8, without its bias, for x of 0 to 127.
+ARK_INLINE I dot_u7(I total, B codes, const int8_t* x) { return dot_i8(total, codes, x); }
+ARK_INLINE void pin(I*) {}
+
 ARK_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
 ARK_KERNEL_END

@@ -16,7 +16,6 @@ examples = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 seeds = st.integers(0, 2**32 - 1)
-cache_types = st.sampled_from(sorted(checks.CACHE_TYPES))
 
 
 def test_small_checks(kernels: LibraryRunner, isas: list[str]) -> None:
@@ -241,7 +240,7 @@ def test_caches(
     kv_heads=st.integers(1, 2),
     group=st.sampled_from([1, 2, 3, 8, 16, 40]),
     head_dim=st.sampled_from([1, 8, 20, 48, 64, 128]),
-    dtype=cache_types,
+    dtype=st.sampled_from(layout.CACHE_TYPES),
 )
 def test_attention(
     kernels: LibraryRunner,
@@ -252,7 +251,7 @@ def test_attention(
     kv_heads: int,
     group: int,
     head_dim: int,
-    dtype: str,
+    dtype: layout.CacheType,
 ) -> None:
     rng = np.random.default_rng(seed)
     block_size = int(rng.choice([4, 16, 32, 64]))
@@ -264,9 +263,9 @@ def test_attention(
     checks.run_checks(kernels, found, isas, THREADS)
 
 
-@pytest.mark.parametrize("dtype", ["f16", "f32"])
+@pytest.mark.parametrize("dtype", layout.CACHE_TYPES)
 def test_a_row_of_attention_does_not_depend_on_how_tokens_were_appended(
-    kernels: LibraryRunner, isas: list[str], dtype: str
+    kernels: LibraryRunner, isas: list[str], dtype: layout.CacheType
 ) -> None:
     rng = np.random.default_rng(6)
     check = checks.check_attention(rng, 40, 1300, 2, 16, 64, dtype)

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arkinfer.config import SparseConfig
-from arkinfer.kernels.attention.reference import attention
-from arkinfer.kernels.block_sparse_attention.reference import block_sparse_attention
+from arkinfer.kernels.attention.reference import attend, causal, int8_queries
 from arkinfer.kernels.cache_append import layout
 from arkinfer.kernels.compress_keys.reference import compress_keys, window_count
 from arkinfer.kernels.embed.reference import embed
@@ -368,12 +367,24 @@ def check_compress_keys(
 # ---- attention ----------------------------------------------------------------------------
 
 
-def _random_cache(
-    rng: np.random.Generator, kv_heads: int, length: int, head_dim: int, dtype: str
+def _add_caches(
+    call: Call,
+    rng: np.random.Generator,
+    kv_heads: int,
+    length: int,
+    head_dim: int,
+    dtype: layout.CacheType,
 ) -> tuple[Array, Array]:
-    keys, values = rng.standard_normal((2, kv_heads, length, head_dim))
-    kind = CACHE_TYPES[dtype]
-    return keys.astype(kind), values.astype(kind)
+    """Adds random caches to a call; gives what they stand for, [kv_heads, length, head_dim]."""
+    keys, values = rng.standard_normal((2, kv_heads, length, head_dim)).astype(np.float32)
+    blocks = -(-length // 64) + 1
+    # What lies beyond the sequence is NaN (quantized: any bytes): reading it would show.
+    fill = 7 if dtype in ("i8", "u4") else np.nan
+    shape = (kv_heads, blocks, head_dim, 64)
+    call.add("key", layout.pack_keys(keys, blocks, dtype, fill), dtype, shape)
+    value_shape = (kv_heads, blocks * 64, head_dim)
+    call.add("value", layout.pack_values(values, blocks, dtype, fill), dtype, value_shape)
+    return layout.stored(keys, dtype), layout.stored(values, dtype)
 
 
 def _add_query(
@@ -392,21 +403,55 @@ def check_attention(
     kv_heads: int,
     group: int,
     head_dim: int,
-    dtype: str,
+    dtype: layout.CacheType,
 ) -> Check:
     heads, length = kv_heads * group, past + tokens
-    blocks = -(-length // 64) + 1
-    keys, values = _random_cache(rng, kv_heads, length, head_dim, dtype)
     scale = head_dim**-0.5
     call = Call("attention", tokens, past, attributes={"heads": heads, "scale": scale})
     q = _add_query(call, rng, tokens, heads, head_dim)
-    # What lies beyond the sequence is NaN: reading it would show.
-    call.add("key", packing.key_cache(keys, blocks)).add(
-        "value", packing.value_cache(values, blocks)
-    )
+    keys, values = _add_caches(call, rng, kv_heads, length, head_dim, dtype)
     call.add("y", np.zeros((tokens, heads * head_dim), np.float32))
-    expected = attention(q, keys, values, past, scale).reshape(tokens, -1)
-    return Check(call, lambda results: close(results["y"], expected, 2e-5))
+    visible = np.broadcast_to(causal(tokens, past, length), (kv_heads, tokens, length))
+    return _attention_check(call, q, keys, values, visible, dtype)
+
+
+def _attention_check(
+    call: Call, q: Array, keys: Array, values: Array, visible: Array, dtype: str
+) -> Check:
+    """Results must be those of the reference up to rounding, for int8 that of codes, too."""
+    tokens, heads, head_dim = q.shape
+    scale = head_dim**-0.5
+    tolerance: Array | float = 2e-5
+    if dtype == "i8":
+        queries = int8_queries(q, scale)
+        expected = attend(queries, keys, values, visible, 1)
+        tolerance = _weight_rounding(queries, keys, values, visible).reshape(tokens, -1) + 2e-5
+    else:
+        expected = attend(q, keys, values, visible, scale)
+    expected = expected.reshape(tokens, heads * head_dim)
+    return Check(call, lambda results: close(results["y"], expected, tolerance))
+
+
+def _weight_rounding(q: Array, keys: Array, values: Array, visible: Array) -> Array:
+    """The most that 7-bit weights can change: half a step for every code of a block's values."""
+    tokens, heads, head_dim = q.shape
+    kv_heads, length, _ = keys.shape
+    scales = np.abs(values).max(axis=2) / 127
+    codes = np.zeros_like(values)
+    np.divide(np.abs(values), scales[..., None], out=codes, where=scales[..., None] > 0)
+    grouped = q.reshape(tokens, kv_heads, -1, head_dim)
+    scores = np.einsum("tkgd,knd->ktgn", grouped, keys)
+    scores = np.where(visible[:, :, None], scores, -np.inf)
+    weights = np.exp(scores - scores.max(axis=3, keepdims=True))
+    weights /= weights.sum(axis=3, keepdims=True)
+    found = np.zeros((tokens, kv_heads, heads // kv_heads, head_dim))
+    for start in range(0, length, 64):
+        part = slice(start, start + 64)
+        top = (weights[..., part] * scales[:, None, None, part]).max(axis=3)
+        # A token that the row does not see has weight 0 in any case.
+        sums = np.einsum("ktn,knd->ktd", visible[..., part].astype(float), codes[:, part])
+        found += np.einsum("ktg,ktd->tkgd", top / 254, sums)
+    return found.reshape(tokens, heads, head_dim)
 
 
 def block_rows(masks: list[list[list[int] | None]], most: int) -> Array:
@@ -427,37 +472,33 @@ def check_block_sparse(
     kv_heads: int,
     group: int,
     head_dim: int,
-    dtype: str,
+    dtype: layout.CacheType,
     block_size: int = 64,
     most: int = 6,
 ) -> Check:
     heads, length = kv_heads * group, past + tokens
-    blocks = -(-length // 64) + 1
-    keys, values = _random_cache(rng, kv_heads, length, head_dim, dtype)
     scale = head_dim**-0.5
     mask = np.zeros((kv_heads, tokens, -(-length // block_size)), bool)
     chosen: list[list[list[int] | None]] = []
     for t in range(tokens):
         chosen.append([])
         for h in range(kv_heads):
-            causal = (past + t) // block_size + 1
+            visible_blocks = (past + t) // block_size + 1
             if rng.random() < 0.2:
-                mask[h, t, :causal] = True
+                mask[h, t, :visible_blocks] = True
                 chosen[-1].append(None)
                 continue
-            picked = rng.permutation(causal)[: rng.integers(1, most + 1)]
+            picked = rng.permutation(visible_blocks)[: rng.integers(1, most + 1)]
             mask[h, t, picked] = True
             chosen[-1].append(sorted(int(b) for b in picked))
     call = Call("block_sparse_attention", tokens, past)
     call.attributes = {"heads": heads, "scale": scale, "block_size": block_size}
     q = _add_query(call, rng, tokens, heads, head_dim)
-    call.add("key", packing.key_cache(keys, blocks)).add(
-        "value", packing.value_cache(values, blocks)
-    )
+    keys, values = _add_caches(call, rng, kv_heads, length, head_dim, dtype)
     call.add("blocks", block_rows(chosen, most))
     call.add("y", np.zeros((tokens, heads * head_dim), np.float32))
-    expected = block_sparse_attention(q, keys, values, mask, past, scale, block_size)
-    return Check(call, lambda results: close(results["y"], expected.reshape(tokens, -1), 2e-5))
+    visible = np.repeat(mask, block_size, axis=2)[..., :length] & causal(tokens, past, length)
+    return _attention_check(call, q, keys, values, visible, dtype)
 
 
 # ---- selection ----------------------------------------------------------------------------
@@ -574,13 +615,14 @@ def small_checks(seed: int, heavy: bool = True) -> list[Check]:
         checks.append(check_cache_append(rng, 1, 64, 3, 64, cache_type))
         checks.append(check_compress_keys(rng, 90, 100, 2, 24, cache_type))
         checks.append(check_compress_keys(rng, 90, 200, 1, 24, cache_type, 128, 64))
+    for cache_type in layout.CACHE_TYPES:
+        checks.append(check_attention(rng, 1, 700, 2, 16, 128, cache_type))
+        checks.append(check_attention(rng, 5, 130, 2, 3, 64, cache_type))
+        checks.append(check_attention(rng, 66, 20, 1, 1, 20, cache_type))
+        checks.append(check_block_sparse(rng, 1, 1000, 2, 16, 128, cache_type))
+        checks.append(check_block_sparse(rng, 4, 600, 2, 2, 36, cache_type))
+        checks.append(check_block_sparse(rng, 3, 40, 1, 1, 1, cache_type, 4, 4))
     for dtype in CACHE_TYPES:
-        checks.append(check_attention(rng, 1, 700, 2, 16, 128, dtype))
-        checks.append(check_attention(rng, 5, 130, 2, 3, 64, dtype))
-        checks.append(check_attention(rng, 66, 20, 1, 1, 20, dtype))
-        checks.append(check_block_sparse(rng, 1, 1000, 2, 16, 128, dtype))
-        checks.append(check_block_sparse(rng, 4, 600, 2, 2, 36, dtype))
-        checks.append(check_block_sparse(rng, 3, 40, 1, 1, 1, dtype, 4, 4))
         for generation, lse in (("A", "exact"), ("B", "coarse")):
             sparse = SparseConfig(
                 window_size=128, topk=4, dense_len=-1, generation=generation, lse=lse

@@ -1,0 +1,32 @@
+// Values of 4-bit caches (kv_layout.h) as floats: once for all the rows that see a block.
+#pragma once
+
+#include "kernel_check.h"
+#include "kv_layout.h"
+
+ARK_KERNEL_BEGIN
+
+// The first tokens' values as [tokens][padded], padded being head_dim rounded up to 16.
+inline void read_values_u4(const char* block, int64_t tokens, int64_t head_dim, int64_t padded,
+                           float* out) {
+  int64_t groups = kv_padded(head_dim, kKvGroup) / kKvGroup;
+  const uint8_t* codes = reinterpret_cast<const uint8_t*>(block);
+  const Half* scales = reinterpret_cast<const Half*>(block + groups * kKvBlock * kKvGroup / 2);
+  const Half* minimums = scales + groups * kKvBlock;
+  for (int64_t t = 0; t < tokens; t++) {
+    for (int64_t g = 0; g < groups; g++) {
+      int64_t index = t * groups + g;
+      V scale = set(load_one(scales + index));
+      V minimum = set(load_one(minimums + index));
+      I bytes = load_u8(codes + index * (kKvGroup / 2));
+      float* to = out + t * padded + g * kKvGroup;
+      store(to, fma(to_float(bits_and(bytes, 15)), scale, minimum));
+      // The group's second half lies beyond padded when head_dim has no dimension in it.
+      if (g * kKvGroup + kLanes < padded) {
+        store(to + kLanes, fma(to_float(shr<4>(bytes)), scale, minimum));
+      }
+    }
+  }
+}
+
+ARK_KERNEL_END
