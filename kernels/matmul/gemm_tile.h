@@ -17,6 +17,8 @@
 
 #if defined(ARK_ISA_avx2)
 #include "gemm_avx2.h"
+#elif defined(ARK_ISA_avx512)
+#include "gemm_avx512.h"
 #elif defined(ARK_ISA_avxvnni) || defined(ARK_ISA_avx512vnni)
 #include "gemm_vnni.h"
 #elif defined(ARK_ISA_amx)
@@ -29,15 +31,9 @@
 
 ARK_KERNEL_BEGIN
 
-#if defined(ARK_ISA_avx512)
-constexpr int kTileRows = 6;
-constexpr int kTilePanels = 4;
-constexpr int64_t kBlockInputs = 512;
-#else
 constexpr int kTileRows = 2;
 constexpr int kTilePanels = 1;
 constexpr int64_t kBlockInputs = 1024;
-#endif
 constexpr int kTileStep = 4;  // inputs of one output that lie side by side
 
 // Inputs 0..3 and 4..7 of a panel, as unpacked bytes.
