@@ -104,7 +104,8 @@ def load(
 
     Raises:
         InputNotFoundError, InvalidBundleError, DamagedBundleError, BundleVersionError:
-            there is no such bundle, or it cannot be used.
+            there is no such bundle, or it cannot be used. Weights that do not match their
+            checksum are told by the first answer, because they are read beside it.
         MemoryBudgetError: the context does not fit; names the largest that does.
         InvalidOptionError: a value outside its range.
         UnknownBackendError, MissingExtraError: the backend is not there.

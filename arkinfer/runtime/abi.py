@@ -23,12 +23,13 @@ OK = 0
 KV_DEFAULT = -1
 KV_TYPES = {"fp16": 0, "fp32": 1, "int8": 2, "int4": 3}
 ACTIVATIONS = {"int8": 0, "fp32": 1}
+CHECKSUM = {"before": 0, "skip": 1, "beside": 2}
 
 FINISH_STOP_ID, FINISH_STOP_STRING, FINISH_LENGTH, FINISH_CONTEXT, FINISH_CANCELLED = range(1, 6)
 
 
 class ModelOptions(ctypes.Structure):
-    _fields_ = [("size", c_size_t), ("skip_checksum", c_int32)]
+    _fields_ = [("size", c_size_t), ("checksum", c_int32)]
 
 
 class ModelInfo(ctypes.Structure):

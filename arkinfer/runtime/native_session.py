@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ctypes import byref, c_int32, c_size_t, c_void_p, sizeof
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,15 +127,23 @@ def int32_pointer(array: NDArray[np.int32]) -> Any:
 class NativeModel:
     """A mapped bundle. Its sessions keep it alive.
 
+    Args:
+        path: the bundle's folder.
+        checksum: when the weights are compared with their checksum: ``"beside"`` the first tokens
+            (the session that would give logits raises DamagedBundleError), ``"before"`` loading
+            ends, or ``"skip"``. Everything else that the runtime reads is always checked before.
+
     Raises:
         DamagedBundleError, InvalidBundleError, BundleVersionError, NativeLibraryError:
             from loading.
     """
 
-    def __init__(self, path: Path, skip_checksum: bool = False) -> None:
+    def __init__(
+        self, path: Path, checksum: Literal["beside", "before", "skip"] = "beside"
+    ) -> None:
         self._library = library.load()
         handle = c_void_p()
-        options = abi.ModelOptions(sizeof(abi.ModelOptions), int(skip_checksum))
+        options = abi.ModelOptions(sizeof(abi.ModelOptions), abi.CHECKSUM[checksum])
         library.check(
             self._library.ark_model_load(os.fsencode(path), byref(options), byref(handle))
         )

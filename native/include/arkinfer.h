@@ -49,9 +49,18 @@ ARK_API const char* ark_last_error(void);
 
 typedef struct ark_model ark_model;
 
+/* When the weights are compared with their checksum (manifest and plan always are, before). */
+typedef enum ark_check {
+  ARK_CHECK_BEFORE = 0, /* before the load returns */
+  ARK_CHECK_SKIP = 1,
+  /* Beside the first tokens: nothing gets logits before the check has ended, and those who ask for
+   * some get ARK_DAMAGED_BUNDLE then. The fastest way from a cold start to an answer. */
+  ARK_CHECK_BESIDE = 2
+} ark_check;
+
 typedef struct ark_model_options {
-  size_t size;           /* sizeof(ark_model_options) */
-  int32_t skip_checksum; /* 1: do not check the weights' checksum (manifest and plan always are) */
+  size_t size;      /* sizeof(ark_model_options) */
+  int32_t checksum; /* ark_check */
 } ark_model_options;
 
 /* Map a bundle folder. options may be NULL. */

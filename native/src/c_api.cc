@@ -122,7 +122,7 @@ ark_status ark_model_load(const char* path, const ark_model_options* options, ar
     require(path && model, "no path or no place for the model");
     ark_model_options chosen{};
     ark::read_struct(options, &chosen);
-    auto loaded = std::make_shared<const ark::Model>(path, chosen.skip_checksum != 0);
+    auto loaded = std::make_shared<const ark::Model>(path, chosen.checksum);
     *model = new ark_model{std::move(loaded)};
   });
 }

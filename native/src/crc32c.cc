@@ -1,5 +1,6 @@
 #include "crc32c.h"
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -91,28 +92,6 @@ bool use_hardware() {
 #endif
 }
 
-struct Job {
-  const unsigned char* data;
-  size_t size;
-  std::vector<uint32_t> list;
-};
-
-void checksum_group(void* user, int64_t index, int32_t) {
-  auto* job = static_cast<Job*>(user);
-  size_t chunk = static_cast<size_t>(index) * kLanes;
-#if defined(ARK_CRC_TARGET)
-  if (use_hardware() && (chunk + kLanes) * kChunk <= job->size) {
-    hardware_lanes(job->data + chunk * kChunk, &job->list[chunk]);
-    return;
-  }
-#endif
-  for (size_t last = chunk + kLanes; chunk < last && chunk < job->list.size(); chunk++) {
-    size_t from = chunk * kChunk;
-    size_t bytes = job->size - from < kChunk ? job->size - from : kChunk;
-    job->list[chunk] = crc32c(job->data + from, bytes);
-  }
-}
-
 }  // namespace
 
 uint32_t crc32c_table(const void* data, size_t size) {
@@ -137,19 +116,45 @@ uint32_t crc32c(const void* data, size_t size) {
   return crc32c_table(data, size);
 }
 
-uint32_t bundle_checksum(const void* data, size_t size, const Parallel& parallel) {
-  Job job{static_cast<const unsigned char*>(data), size, {}};
-  job.list.resize((size + kChunk - 1) / kChunk);
-  auto groups = static_cast<int64_t>((job.list.size() + kLanes - 1) / kLanes);
-  parallel.run(parallel.pool, groups, checksum_group, &job);
+BundleChecksum::BundleChecksum(size_t bytes) : size_(bytes), list_((bytes + kChunk - 1) / kChunk) {}
+
+void BundleChecksum::add(const void* data, size_t piece) {
+  const auto* bytes = static_cast<const unsigned char*>(data);
+  size_t chunk = piece * (kPiece / kChunk);
+  size_t end = std::min(chunk + kPiece / kChunk, list_.size());
+#if defined(ARK_CRC_TARGET)
+  for (; use_hardware() && (chunk + kLanes) * kChunk <= size_ && chunk < end; chunk += kLanes) {
+    hardware_lanes(bytes + chunk * kChunk, &list_[chunk]);
+  }
+#endif
+  for (; chunk < end; chunk++) {
+    size_t from = chunk * kChunk;
+    list_[chunk] = crc32c(bytes + from, std::min(size_ - from, kChunk));
+  }
+}
+
+uint32_t BundleChecksum::value() const {
   std::vector<unsigned char> bytes;
-  bytes.reserve(job.list.size() * 4);
-  for (uint32_t crc : job.list) {
+  bytes.reserve(list_.size() * 4);
+  for (uint32_t crc : list_) {
     for (int shift = 0; shift < 32; shift += 8) {
       bytes.push_back(static_cast<unsigned char>(crc >> shift));
     }
   }
   return crc32c(bytes.data(), bytes.size());
+}
+
+uint32_t bundle_checksum(const void* data, size_t size, const Parallel& parallel) {
+  struct Job {
+    const void* data;
+    BundleChecksum checksum;
+  } job{data, BundleChecksum(size)};
+  auto add = [](void* user, int64_t piece, int32_t) {
+    auto* work = static_cast<Job*>(user);
+    work->checksum.add(work->data, static_cast<size_t>(piece));
+  };
+  parallel.run(parallel.pool, static_cast<int64_t>(job.checksum.pieces()), add, &job);
+  return job.checksum.value();
 }
 
 }  // namespace ark

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -40,44 +41,59 @@ void* map_aligned(int file, size_t size) {
 
 }  // namespace
 
-MappedFile::MappedFile(const std::string& path) {
+// Delegates, so that the destructor closes the file of one that fails.
+MappedFile::MappedFile(const std::string& path) : MappedFile() {
   // Non-blocking, so that a pipe put in the file's place cannot hang the load.
-  int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file < 0) {
+  file_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file_ < 0) {
     int error = errno;
     fail(error == ENOENT || error == ENOTDIR ? ARK_NOT_FOUND : ARK_INVALID_BUNDLE,
          quote(path) + ": " + std::strerror(error), "a readable file", "");
   }
   struct stat status;
-  if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
-    close(file);
+  if (fstat(file_, &status) != 0 || !S_ISREG(status.st_mode)) {
     fail(ARK_INVALID_BUNDLE, quote(path) + " is not a regular file", "a regular file", "");
   }
   size_ = static_cast<size_t>(status.st_size);
-  if (size_) {
-    void* memory = map_aligned(file, size_);
-    int error = errno;
-    close(file);
-    if (memory == MAP_FAILED) {
-      fail(ARK_OUT_OF_MEMORY, "cannot map " + quote(path) + ": " + std::strerror(error),
-           "address space for " + std::to_string(size_) + " bytes", "");
-    }
-    data_ = static_cast<const char*>(memory);
-  } else {
-    close(file);
+  map();
+}
+
+void MappedFile::map() {
+  if (size_ == 0) return;
+  void* memory = map_aligned(file_, size_);
+  if (memory == MAP_FAILED) {
+    fail(ARK_OUT_OF_MEMORY, std::string("cannot map a file: ") + std::strerror(errno),
+         "address space for " + std::to_string(size_) + " bytes", "");
   }
+  data_ = static_cast<const char*>(memory);
+}
+
+MappedFile MappedFile::again() const {
+  MappedFile copy;
+  copy.file_ = fcntl(file_, F_DUPFD_CLOEXEC, 0);
+  if (copy.file_ < 0) {
+    fail(ARK_OUT_OF_MEMORY, std::string("cannot open a file again: ") + std::strerror(errno),
+         "a free file descriptor", "");
+  }
+  copy.size_ = size_;
+  copy.map();
+  return copy;
 }
 
 MappedFile::~MappedFile() {
   if (data_) munmap(const_cast<char*>(data_), size_);
+  if (file_ >= 0) close(file_);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      file_(std::exchange(other.file_, -1)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(file_, other.file_);
   return *this;
 }
 
@@ -88,6 +104,11 @@ void MappedFile::prefetch() const {
   madvise(const_cast<char*>(data_), size_, MADV_HUGEPAGE);
 #endif
   madvise(const_cast<char*>(data_), size_, MADV_WILLNEED);
+}
+
+void MappedFile::release(size_t offset, size_t bytes) const {
+  if (offset >= size_) return;
+  madvise(const_cast<char*>(data_) + offset, std::min(bytes, size_ - offset), MADV_DONTNEED);
 }
 
 }  // namespace ark

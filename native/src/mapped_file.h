@@ -23,10 +23,17 @@ class MappedFile {
   size_t size() const { return size_; }
   // Starts reading the file in, with large pages where the system can.
   void prefetch() const;
+  // Gives up the memory of a range; it is read again when it is touched.
+  void release(size_t offset, size_t bytes) const;
+  // The same file (also when its name now belongs to another one), mapped once more.
+  MappedFile again() const;
 
  private:
+  void map();
+
   const char* data_ = nullptr;
   size_t size_ = 0;
+  int file_ = -1;
 };
 
 }  // namespace ark

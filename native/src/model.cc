@@ -2,7 +2,6 @@
 
 #include <sys/stat.h>
 
-#include <cstdio>
 #include <memory>
 #include <utility>
 
@@ -60,16 +59,14 @@ MappedFile Model::open_listed(const std::string& folder, const ManifestFile& ent
   file.prefetch();
   constexpr size_t kWorthThreads = size_t{4} << 20;
   ThreadPool pool(file.size() < kWorthThreads ? 1 : ThreadPool::available_cores());
-  uint32_t found = bundle_checksum(file.data(), file.size(), pool.parallel());
-  if (found != entry.crc32c) {
-    char text[64];
-    std::snprintf(text, sizeof(text), "0x%08x; expected 0x%08x", found, entry.crc32c);
-    fail(ARK_DAMAGED_BUNDLE, quote(entry.name) + " has checksum " + text, "", kAgain);
-  }
+  compare_checksum(entry, bundle_checksum(file.data(), file.size(), pool.parallel()));
   return file;
 }
 
-Model::Model(const std::string& path, bool skip_checksum) {
+Model::Model(const std::string& path, int32_t checksum) {
+  if (checksum < ARK_CHECK_BEFORE || checksum > ARK_CHECK_BESIDE) {
+    fail(ARK_INVALID_ARGUMENT, "checksum " + std::to_string(checksum), "0, 1 or 2", "");
+  }
   {
     MappedFile manifest = open_manifest(path);
     manifest_ = parse_manifest(manifest.data(), manifest.size());
@@ -77,7 +74,10 @@ Model::Model(const std::string& path, bool skip_checksum) {
   MappedFile plan;
   for (const ManifestFile& entry : manifest_.files) {
     bool small = entry.name == "plan.json" || entry.name == "vocabulary.bin";
-    MappedFile file = open_listed(path, entry, small || !skip_checksum);
+    bool beside = entry.name == "weights.bin" && checksum == ARK_CHECK_BESIDE;
+    MappedFile file = open_listed(path, entry, small || (checksum != ARK_CHECK_SKIP && !beside));
+    // Reading begins here, at once; what follows needs none of it.
+    if (beside) check_ = std::make_unique<FileCheck>(file, entry);
     if (entry.name == "plan.json") plan = std::move(file);
     if (entry.name == "weights.bin") weights_ = std::move(file);
     if (entry.name == "vocabulary.bin") vocabulary_ = Vocabulary(std::move(file));

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
+#include "arkinfer.h"
+#include "file_check.h"
 #include "manifest.h"
 #include "mapped_file.h"
 #include "plan.h"
@@ -14,8 +17,8 @@ namespace ark {
 class Model {
  public:
   // Raises ARK_NOT_FOUND, ARK_DAMAGED_BUNDLE, ARK_INVALID_BUNDLE or ARK_BUNDLE_VERSION.
-  // skip_checksum leaves out the checksums of everything but plan.json and vocabulary.bin.
-  explicit Model(const std::string& path, bool skip_checksum = false);
+  // ARK_CHECK_SKIP leaves out the checksums of everything but plan.json and vocabulary.bin.
+  explicit Model(const std::string& path, int32_t checksum = ARK_CHECK_BEFORE);
 
   const Manifest& manifest() const { return manifest_; }
   const Vocabulary& vocabulary() const { return vocabulary_; }
@@ -25,12 +28,17 @@ class Model {
   const Plan& plan() const;
   const char* weights() const { return weights_.data(); }
   size_t weights_bytes() const { return weights_.size(); }
+  // With ARK_CHECK_BESIDE: waits until the weights are checked. Raises ARK_DAMAGED_BUNDLE.
+  void wait_for_check() const {
+    if (check_) check_->wait();
+  }
 
  private:
   MappedFile open_listed(const std::string& folder, const ManifestFile& entry, bool check);
 
   Manifest manifest_;
   MappedFile weights_;
+  std::unique_ptr<FileCheck> check_;
   Vocabulary vocabulary_;
   Plan plan_{};
   bool has_plan_ = false;

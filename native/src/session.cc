@@ -145,6 +145,7 @@ void Session::run_head(int64_t first_row, int64_t rows, float* logits) {
               buffer(plan.head_input) + static_cast<size_t>(first_row) * row_bytes,
               static_cast<size_t>(rows) * row_bytes);
   run_steps(&bound_.head, rows, length() + first_row + rows);
+  model_->wait_for_check();
   std::memcpy(logits, buffer(plan.logits),
               static_cast<size_t>(rows * plan.buffers[plan.logits].columns) * sizeof(float));
 }

@@ -1,10 +1,14 @@
 #include <unistd.h>
 
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "arkinfer.h"
 #include "check.h"
+#include "crc32c.h"
 #include "fixture.h"
+#include "session.h"
 #include "vocabulary.h"
 
 using namespace ark;
@@ -57,11 +61,44 @@ TEST(model_can_skip_the_checksum_of_weights_only) {
   weights[0] = 1;
   write_file(bundle.file("weights.bin"), weights);
   CHECK_ERROR(ARK_DAMAGED_BUNDLE, PARTS("weights.bin"), Model(bundle.path()));
-  Model(bundle.path(), true);
+  Model(bundle.path(), ARK_CHECK_SKIP);
   std::string plan = read_file(bundle.file("plan.json"));
   plan.back() = ' ';
   write_file(bundle.file("plan.json"), plan);
-  CHECK_ERROR(ARK_DAMAGED_BUNDLE, PARTS("plan.json"), Model(bundle.path(), true));
+  CHECK_ERROR(ARK_DAMAGED_BUNDLE, PARTS("plan.json"), Model(bundle.path(), ARK_CHECK_SKIP));
+}
+
+// Larger than one piece, so that several threads take part.
+TEST(model_checks_weights_beside_the_first_tokens) {
+  TemporaryBundle bundle;
+  Files files;
+  files.weights.resize(3 * BundleChecksum::kPiece + 5000);
+  bundle.write(files);
+  const std::vector<int32_t> tokens{1, 2, 3};
+  std::vector<float> logits(kVocab);
+  for (bool damaged : {false, true}) {
+    if (damaged) {
+      std::string weights = files.weights;
+      weights.back() = 1;
+      write_file(bundle.file("weights.bin"), weights);
+    }
+    auto model = std::make_shared<const Model>(bundle.path(), ARK_CHECK_BESIDE);
+    Session session(model, tiny_options());
+    session.append(tokens.data(), 3, false, nullptr);  // gives nothing that could be wrong
+    CHECK(session.length() == 3);
+    auto ask = [&] { session.append(tokens.data(), 3, false, logits.data()); };
+    for (int again = 0; again < 2; again++) {
+      if (damaged) {
+        CHECK_ERROR(ARK_DAMAGED_BUNDLE, PARTS("weights.bin", "checksum"), ask());
+        CHECK(session.length() == 3);
+      } else {
+        ask();
+        CHECK(session.length() == 6 + 3 * again);
+      }
+    }
+  }
+  Model unused(bundle.path(), ARK_CHECK_BESIDE);  // ends in the middle of its check
+  CHECK_ERROR(ARK_INVALID_ARGUMENT, PARTS("checksum 3"), Model(bundle.path(), 3));
 }
 
 TEST(model_refuses_paths) {

@@ -22,6 +22,7 @@ from arkinfer.errors import (
     DamagedBundleError,
     InvalidBundleError,
 )
+from arkinfer.runtime.native_session import NativeModel, NativeSession, SessionOptions
 from tests.support.manifests import MANIFEST, reseal, reseal_manifest
 from tests.support.tiny_models import SMALL_SPARSE
 
@@ -62,8 +63,28 @@ def test_one_flipped_bit(sealed: Path, name: str, where: float) -> None:
     named = (DamagedBundleError, InvalidBundleError, BundleVersionError)
     with pytest.raises(named):
         Bundle.open(sealed).check()
-    with pytest.raises(named):
-        arkinfer.load(sealed)
+    with pytest.raises(named):  # of the weights when they would give logits
+        arkinfer.load(sealed).session().append([1])
+
+
+def test_damaged_weights_give_no_logits(sealed: Path) -> None:
+    """They are checked beside the first tokens, or before, or not at all, as asked."""
+    data = bytearray((sealed / "weights.bin").read_bytes())
+    data[-1] ^= 0x10
+    (sealed / "weights.bin").write_bytes(data)
+    session = arkinfer.load(sealed).session()
+    for _ in range(2):
+        with pytest.raises(DamagedBundleError, match=r"weights\.bin.*checksum"):
+            session.append([1, 5, 7])
+        assert session.length == 0
+    with pytest.raises(DamagedBundleError, match=r"weights\.bin"):
+        list(arkinfer.load(sealed).generate([1, 5, 7], max_tokens=4))
+    with pytest.raises(DamagedBundleError, match=r"weights\.bin"):
+        NativeModel(sealed, "before")
+    assert NativeSession(NativeModel(sealed, "skip"), SessionOptions()).append([1]).shape == (
+        1,
+        320,
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
