@@ -201,6 +201,8 @@ SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
             c_int64,
             c_int64,
             c_int32,
+            c_void_p,
+            c_void_p,
         ],
     ),
     "ark_isas": (c_char_p, []),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ def rope_table(
     long: NDArray[Any],
     original_max: int = 0,
     attention_factor: float = 1.0,
+    depths: Sequence[int] | None = None,
 ) -> NDArray[np.float64]:
     """Return cos and sin of the angles of positions past .. past + tokens - 1.
 
@@ -29,11 +31,12 @@ def rope_table(
         short: float32 [head_dim / 2], inverse frequencies divided by the short factors.
         long: float32 [head_dim / 2], used when ``0 < original_max < total``.
         attention_factor: multiplies cos and sin.
+        depths: positions of the rows after ``past``, for a tree of draft tokens.
 
     Returns:
         float64 [tokens, head_dim]: cosines, then sines.
     """
     inverse = np.asarray(long if 0 < original_max < total else short, np.float32)
-    positions = np.arange(past, past + tokens, dtype=np.float32)
+    positions = past + np.asarray(range(tokens) if depths is None else depths, np.float32)
     angles = (positions[:, None] * inverse[None, :]).astype(np.float64)
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1) * attention_factor

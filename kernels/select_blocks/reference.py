@@ -10,6 +10,7 @@ enough to overflow it or small enough to make all others vanish.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,7 @@ def select_blocks(
     past: int,
     scale: float,
     sparse: SparseConfig,
+    depths: Sequence[int] | None = None,
 ) -> Selection:
     """Select blocks for the queries at absolute positions past .. past + tokens - 1.
 
@@ -85,6 +87,8 @@ def select_blocks(
         scale: softmax scale.
         sparse: its ``kernel_size`` must be twice its ``kernel_stride``, which must
             divide ``block_size``.
+        depths: of a tree of draft tokens, positions after ``past``. Windows that end after
+            ``past`` are not compressed yet and count for none of them.
 
     Returns:
         A :class:`Selection` over ceil((past + tokens) / block_size) blocks.
@@ -99,15 +103,17 @@ def select_blocks(
     mask = np.zeros((kv_heads, tokens, blocks), bool)
     threshold = np.full((kv_heads, tokens), np.nan)
     margin = np.full((kv_heads, tokens), np.inf)
-    dense = np.arange(past, length) + 1 < sparse.dense_len
-    for t in range(tokens):
-        last = (past + t) // sparse.block_size
+    positions = past + np.asarray(range(tokens) if depths is None else depths)
+    dense = positions + 1 < sparse.dense_len
+    for t, position in enumerate(positions.tolist()):
+        last = position // sparse.block_size
+        seen = position + 1 if depths is None else past
         for h in range(kv_heads):
             if dense[t]:
                 mask[h, t, : last + 1] = True
                 continue
             window_scores = _window_scores(
-                grouped[t, h], fine[h], coarse[h], past + t, length, scale, sparse
+                grouped[t, h], fine[h], coarse[h], seen, length, scale, sparse
             )
             scores[h, t] = _pool(window_scores, blocks, last, sparse)
             mask[h, t], threshold[h, t], margin[h, t] = _choose(scores[h, t], last, sparse)
@@ -118,7 +124,7 @@ def _window_scores(
     q: NDArray[np.float64],
     fine: NDArray[Any],
     coarse: NDArray[Any],
-    position: int,
+    seen: int,
     length: int,
     scale: float,
     sparse: SparseConfig,
@@ -126,8 +132,8 @@ def _window_scores(
     """Logarithm of the sum over the group's heads of exp(score - lse), per fine window."""
     size, stride = sparse.kernel_size, sparse.kernel_stride
     result = np.full(window_count(length, size, stride), NEVER)
-    visible = window_count(position + 1, size, stride)
-    coarse_visible = window_count(position + 1, 4 * size, 4 * stride)
+    visible = window_count(seen, size, stride)
+    coarse_visible = window_count(seen, 4 * size, 4 * stride)
     exact = sparse.lse == "exact"
     if visible == 0 or (coarse_visible == 0 and not exact):
         return result

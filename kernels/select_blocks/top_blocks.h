@@ -30,17 +30,18 @@ inline void pool_blocks(const Choice& c, const float* windows, int64_t visible, 
   for (int64_t b = 0; b <= last; b++) {
     int64_t start = larger(0, c.ratio * b - 1);
     int64_t end = smaller(visible, c.ratio * b + c.ratio);
-    uint32_t best = 0;
-    for (int64_t j = start; j < end; j++) {
-      uint32_t key = sort_key(windows[j]);
-      best = key > best ? key : best;
-    }
     bool local = c.generation_b ? b >= last - c.local_blocks : b > last - c.local_blocks;
-    if (b < c.init_blocks || (c.generation_b && local)) best = sort_key(kInfinity);
-    // Generation A attends to its window apart from what it chooses by score.
-    if (!c.generation_b && local) best = 0;
-    keys[b] = best;
+    float best = -kInfinity;
+    if (b < c.init_blocks || (c.generation_b && local)) {
+      best = kInfinity;
+      // Generation A attends to its window apart from what it chooses by score.
+    } else if (!local) {
+      for (int64_t j = start; j < end; j++) best = windows[j] > best ? windows[j] : best;
+    }
+    keys[b] = best > -kInfinity ? sort_key(best) : 0;
   }
+  if (c.generation_b) return;
+  for (int64_t b = larger(0, last - c.local_blocks + 1); b <= last; b++) keys[b] = 0;
 }
 
 // The count-th largest key and how many of its equals belong to the count largest.
@@ -48,31 +49,38 @@ struct Threshold {
   uint32_t key;
   int64_t equals;
 };
-inline Threshold find_threshold(const uint32_t* keys, int64_t n, int64_t count) {
-  int64_t eligible = 0;
-  for (int64_t i = 0; i < n; i++) eligible += keys[i] != 0;
+// spare: room for n keys.
+inline Threshold find_threshold(const uint32_t* keys, int64_t n, int64_t count, uint32_t* spare) {
+  int64_t left = 0;
+  for (int64_t i = 0; i < n; i++) {
+    spare[left] = keys[i];
+    left += keys[i] != 0;
+  }
   if (count <= 0) return {0xffffffffu, 0};
-  if (eligible <= count) return {0, 0};
-  // One byte of the key at a time, from the highest: count those that agree so far.
+  if (left <= count) return {0, 0};
+  // One byte of the key at a time, from the highest; those that agree so far stay in spare.
   Threshold t = {0, count};
-  uint32_t fixed = 0;
   for (int shift = 24; shift >= 0; shift -= 8) {
     int64_t histogram[256] = {};
-    for (int64_t i = 0; i < n; i++) {
-      if (keys[i] != 0 && (keys[i] & fixed) == t.key) histogram[keys[i] >> shift & 255]++;
-    }
+    for (int64_t i = 0; i < left; i++) histogram[spare[i] >> shift & 255]++;
     uint32_t digit = 255;
     while (t.equals > histogram[digit]) t.equals -= histogram[digit--];
     t.key |= digit << shift;
-    fixed |= 255u << shift;
+    int64_t kept = 0;
+    for (int64_t i = 0; i < left; i++) {
+      uint32_t key = spare[i];
+      spare[kept] = key;
+      kept += (key >> shift & 255) == digit;
+    }
+    left = kept;
   }
   return t;
 }
 
 // Writes count and ascending block ids, ties to the smaller id; the rest of the row becomes -1.
-inline void choose_blocks(const Choice& c, const uint32_t* keys, int64_t last, int32_t* row,
-                          int64_t most) {
-  Threshold t = find_threshold(keys, last + 1, c.generation_b ? most : c.topk);
+inline void choose_blocks(const Choice& c, const uint32_t* keys, int64_t last, uint32_t* spare,
+                          int32_t* row, int64_t most) {
+  Threshold t = find_threshold(keys, last + 1, c.generation_b ? most : c.topk, spare);
   int32_t count = 0;
   for (int64_t b = 0; b <= last && count < most; b++) {
     bool taken = keys[b] > t.key;

@@ -247,7 +247,8 @@ ARK_API ark_status ark_generate(const ark_model* model, const ark_executor* exec
 /* The bundle format's checksum of a memory range (docs/bundle.md). */
 ARK_API uint32_t ark_checksum(const void* data, size_t bytes);
 
-/* Run one kernel, for tests: every operand is a named array. See native/src/kernel.h. */
+/* Run one kernel, for tests: every operand is a named array. See native/src/kernel.h. A tree of
+ * tokens has ancestors and depths, one per token; NULL: each token follows the one before. */
 typedef struct ark_operand {
   void* data; /* 64-byte aligned; NULL for an absent optional operand */
   int64_t shape[4];
@@ -258,7 +259,8 @@ typedef struct ark_operand {
 ARK_API ark_status ark_kernel_run(const char* kernel, const char* isa, const ark_operand* operands,
                                   size_t operand_count, const char* const* attribute_names,
                                   const double* attributes, size_t attribute_count, int64_t tokens,
-                                  int64_t past, int64_t total, int32_t threads);
+                                  int64_t past, int64_t total, int32_t threads,
+                                  const uint64_t* ancestors, const int32_t* depths);
 /* Space-separated names of the kernel sets that this build holds and this CPU runs, best first. */
 ARK_API const char* ark_isas(void);
 

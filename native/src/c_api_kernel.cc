@@ -82,15 +82,22 @@ extern "C" ark_status ark_kernel_run(const char* kernel, const char* isa,
                                      const ark_operand* operands, size_t operand_count,
                                      const char* const* attribute_names, const double* attributes,
                                      size_t attribute_count, int64_t tokens, int64_t past,
-                                     int64_t total, int32_t threads) {
+                                     int64_t total, int32_t threads, const uint64_t* ancestors,
+                                     const int32_t* depths) {
   return ark::guard([&] {
     if (!kernel || !operands || (attribute_count && (!attribute_names || !attributes))) {
       ark::fail(ARK_INVALID_ARGUMENT, "no kernel, operands or attributes", "a pointer", "");
+    }
+    if (!ancestors != !depths || (ancestors && tokens > 64)) {
+      ark::fail(ARK_INVALID_ARGUMENT, "a tree of tokens is not whole",
+                "ancestors and depths of at most 64 tokens", "");
     }
     ark::Call call{};
     call.tokens = tokens;
     call.past = past;
     call.total = total;
+    call.ancestors = ancestors;
+    call.depths = depths;
     ark::run_kernel(kernel, isa, operands, operand_count, attribute_names, attributes,
                     attribute_count, call, threads);
   });

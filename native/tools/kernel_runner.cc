@@ -6,6 +6,7 @@
 //
 // CASES, little-endian: "ARKCASE1", u32 count, then per case
 //   string kernel, string isa, i64 tokens, past, total, threads,
+//   u32 tokens of a tree (0: none), their u64 ancestors, their i32 depths,
 //   u32 attributes, each string name, f64 value,
 //   u32 buffers, each u64 bytes, data,
 //   u32 operands, each i32 buffer (-1: absent), u64 offset, i32 dtype, i32 rank, i64 shape[4],
@@ -85,6 +86,8 @@ struct Case {
   std::vector<std::pair<std::string, double>> attributes;
   std::vector<Buffer> buffers;
   std::vector<ark::Operand> operands;
+  std::vector<uint64_t> ancestors;
+  std::vector<int32_t> depths;
 };
 
 Case read_case(Reader* in) {
@@ -95,6 +98,9 @@ Case read_case(Reader* in) {
   c.call.past = in->value<int64_t>();
   c.call.total = in->value<int64_t>();
   c.threads = in->value<int64_t>();
+  auto tree = in->value<uint32_t>();
+  for (uint32_t i = 0; i < tree; i++) c.ancestors.push_back(in->value<uint64_t>());
+  for (uint32_t i = 0; i < tree; i++) c.depths.push_back(in->value<int32_t>());
   for (uint32_t n = in->value<uint32_t>(); n > 0; n--) {
     std::string name = in->text();
     c.attributes.emplace_back(name, in->value<double>());
@@ -137,6 +143,10 @@ std::string run_case(Case* c, int repeats, double* seconds) {
   c->call.parallel = pool.parallel();
   c->call.operands = c->operands.data();
   c->call.attributes = values.data();
+  if (!c->depths.empty()) {
+    c->call.ancestors = c->ancestors.data();
+    c->call.depths = c->depths.data();
+  }
   if (const char* refusal = entry->check(c->call)) return refusal;
   Buffer scratch(entry->scratch ? entry->scratch(c->call) : 0);
   // Whatever a kernel reads from scratch it must have written.

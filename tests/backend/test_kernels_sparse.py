@@ -22,6 +22,7 @@ from tests.support.kernel_checks import (
     Check,
     block_rows,
     check_selection,
+    check_windows,
     compression_call,
     mask_of,
     run_checks,
@@ -30,6 +31,7 @@ from tests.support.kernel_checks import (
 from tests.support.kernel_runner import Call, LibraryRunner, aligned
 
 Array = NDArray[Any]
+COMPRESSED_TYPES: tuple[layout.CacheType, ...] = ("f32", "f16", "i8")
 # The released values, with selection from the first token on.
 RELEASED = SparseConfig(dense_len=-1)
 GENERATIONS = [("A", "exact"), ("A", "coarse"), ("B", "coarse"), ("B", "exact")]
@@ -86,11 +88,11 @@ def test_worked_examples_by_hand(
     fine, coarse = compress_keys(keys, 2, 1), compress_keys(keys, 8, 4)
     call = selection_call(
         np.ones((1, 1, 1), np.float32),
-        keys,
         position,
         sparse,
         fine.astype(np.float32),
         coarse.astype(np.float32),
+        "f32",
     )
     for isa in isas:
         rows = kernels.run([(call, isa, 1)])[0]["y"]
@@ -204,12 +206,11 @@ def test_no_choice_is_a_near_tie_with_random_keys(kernels: LibraryRunner, isas: 
 def test_equal_scores_go_to_the_smaller_block(kernels: LibraryRunner, isas: list[str]) -> None:
     """With keys of zero every score is the same number: no rounding, so no room for tolerance."""
     length = 12000
-    keys = np.zeros((1, length, 16), np.float32)
     q = np.ones((1, 16, 16), np.float32)
     for generation, chosen in (("A", range(0, 64)), ("B", range(0, 63))):
         sparse = _released(generation, "coarse")
         fine, coarse = np.zeros((1, 749, 16), np.float32), np.zeros((1, 186, 16), np.float32)
-        call = selection_call(q, keys, length - 1, sparse, fine, coarse)
+        call = selection_call(q, length - 1, sparse, fine, coarse, "f32")
         last = (length - 1) // 64
         local = range(last - (31 if generation == "A" else 32), last + 1)
         for isa in isas:
@@ -233,7 +234,8 @@ def test_equal_scores_go_to_the_smaller_block(kernels: LibraryRunner, isas: list
     modes=st.sampled_from(GENERATIONS),
     dense_len=st.sampled_from([-1, 100, 700]),
     pattern=st.sampled_from(PATTERNS),
-    dtype=st.sampled_from(sorted(CACHE_TYPES)),
+    dtype=st.sampled_from(COMPRESSED_TYPES),
+    tree=st.booleans(),
 )
 def test_selection_with_any_settings(
     kernels: LibraryRunner,
@@ -249,7 +251,8 @@ def test_selection_with_any_settings(
     modes: tuple[str, str],
     dense_len: int,
     pattern: str,
-    dtype: str,
+    dtype: layout.CacheType,
+    tree: bool,
 ) -> None:
     rng = np.random.default_rng(seed)
     _, group, head_dim = shape
@@ -264,11 +267,63 @@ def test_selection_with_any_settings(
         dense_len,
         *modes,
     )
-    keys = _key_pattern(pattern, rng, length, head_dim)[: shape[0]].astype(CACHE_TYPES[dtype])
-    tokens = int(min(length, rng.integers(1, 6)))
+    keys = _key_pattern(pattern, rng, length, head_dim)[: shape[0]].astype(np.float32)
+    tokens = int(min(length, rng.integers(1, 30)))
     q = rng.standard_normal((tokens, shape[0] * group, head_dim)).astype(np.float32) * 2
-    check = check_selection(q, keys, length - tokens, sparse)
-    run_checks(kernels, [check], isas, (1, 2, 4))
+    parents = [int(rng.integers(-1, i)) for i in range(tokens)] if tree else None
+    check = check_selection(q, keys, length - tokens, sparse, dtype=dtype, parents=parents)
+    run_checks(kernels, [check], isas, (1, 2, 3, 8))
+
+
+def _windows_128k(name: str, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Fine and coarse windows of 131,072 keys of two heads of 128, without the keys."""
+    means = rng.standard_normal((2, 4 * 2047 + 3, 128)).astype(np.float32) * 0.3
+    if name == "smooth":  # neighbours alike, as in text, and a bias that all keys share
+        for _ in range(4):
+            means[:, 1:] = 0.7 * means[:, :-1] + means[:, 1:]
+        means += rng.standard_normal((2, 1, 128)) * 2
+    # Every other fine window tiles a coarse one.
+    return means, sum(means[:, i : i + 4 * 2046 + 1 : 4] for i in (0, 2, 4, 6)) / np.float32(4)
+
+
+@pytest.mark.parametrize("tokens", [1, 21])
+@pytest.mark.parametrize("pattern", ["noise", "smooth"])
+@pytest.mark.parametrize("dtype", COMPRESSED_TYPES)
+def test_selection_equals_the_reference_at_131072_tokens(
+    kernels: LibraryRunner,
+    isas: list[str],
+    pattern: str,
+    dtype: layout.CacheType,
+    tokens: int,
+) -> None:
+    rng = np.random.default_rng(17)
+    fine, coarse = _windows_128k(pattern, rng)
+    q = rng.standard_normal((tokens, 32, 128)).astype(np.float32) * 2
+
+    def inspect(expected: Selection, actual: Array) -> None:
+        assert (actual == expected.mask).mean(where=expected.mask) >= 0.99
+
+    check = check_windows(q, fine, coarse, 131072 - tokens, RELEASED, dtype, inspect)
+    run_checks(kernels, [check], isas, (1, 2, 5))
+
+
+@pytest.mark.parametrize("dtype", COMPRESSED_TYPES)
+def test_a_row_of_selection_does_not_depend_on_its_neighbours(
+    kernels: LibraryRunner, isas: list[str], dtype: layout.CacheType
+) -> None:
+    """A path through a tree selects what a tree of that path alone does."""
+    rng = np.random.default_rng(18)
+    sparse = SparseConfig(window_size=128, topk=4, dense_len=-1)
+    keys = rng.standard_normal((2, 1000, 32)).astype(np.float32)
+    q = rng.standard_normal((20, 8, 32)).astype(np.float32) * 2
+    parents = [-1, 0, 0, 1, 2, 2, 5, 6, *range(7, 19)]
+    whole = check_selection(q, keys, 980, sparse, dtype=dtype, parents=parents).call
+    path = [0, 2, 5, *range(6, 20)]
+    shorter = [i - 1 for i in range(len(path))]
+    some = check_selection(q[path], keys[:, : 980 + len(path)], 980, sparse, None, dtype, shorter)
+    for isa in isas:
+        rows = kernels.run([(whole, isa, 3)])[0]["y"]
+        assert np.array_equal(kernels.run([(some.call, isa, 1)])[0]["y"], rows[path])
 
 
 @pytest.mark.parametrize("isa_index", [0, -1])
@@ -389,6 +444,26 @@ def test_incremental_compression_equals_batch_compression(
             assert np.array_equal(ours[:, :kept], windows(whole[back - 1], kept))
             state = aligned(call.buffers)
             kernels.run_in_place(dataclasses.replace(call, tokens=length), state, isa)
+
+
+@pytest.mark.parametrize("dtype", layout.CACHE_TYPES)
+def test_accepted_drafts_are_compressed_after_they_were_compacted(
+    kernels: LibraryRunner, isas: list[str], dtype: layout.CacheType
+) -> None:
+    """A tree compresses nothing; a plain call over what was accepted does what is missing."""
+    rng = np.random.default_rng(14)
+    keys = rng.standard_normal((2, 300, 16)).astype(np.float32)
+    call = compression_call(keys, 0, dtype, "f16" if dtype == "u4" else dtype)
+    for isa in isas:
+        state = aligned(call.buffers)
+        kernels.run_in_place(dataclasses.replace(call, tokens=250), state, isa)
+        before = state["out"].copy()
+        drafts = dataclasses.replace(call, past=250, tokens=50).tree(range(-1, 49))
+        kernels.run_in_place(drafts, state, isa)
+        assert np.array_equal(state["out"], before, equal_nan=True)
+        kernels.run_in_place(dataclasses.replace(call, past=250, tokens=50), state, isa)
+        whole = kernels.run([(dataclasses.replace(call, tokens=300), isa, 1)])[0]["out"]
+        assert not np.array_equal(before, whole) and np.array_equal(state["out"], whole)
 
 
 def test_the_checks_above_can_fail(kernels: LibraryRunner, isas: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -243,14 +243,23 @@ def check_swiglu(rng: np.random.Generator, tokens: int, columns: int) -> Check:
 
 
 def check_rope_table(
-    rng: np.random.Generator, tokens: int, head_dim: int, past: int, total: int, original_max: int
+    rng: np.random.Generator,
+    tokens: int,
+    head_dim: int,
+    past: int,
+    total: int,
+    original_max: int,
+    parents: Sequence[int] | None = None,
 ) -> Check:
     short = (10000.0 ** -(np.arange(head_dim // 2) * 2 / head_dim)).astype(np.float32)
     long = (short / rng.uniform(1, 30, head_dim // 2)).astype(np.float32)
     attributes = {"original_max": original_max, "attention_factor": 1.25}
     call = Call("rope_table", tokens, past, total, attributes).add("short", short)
     call.add("long", long).add("y", np.zeros((tokens, head_dim), np.float32))
-    expected = rope_table(past, tokens, total, short, long, original_max, 1.25)
+    if parents is not None:
+        call.tree(parents)
+    depths = None if call.depths is None else call.depths.tolist()
+    expected = rope_table(past, tokens, total, short, long, original_max, 1.25, depths)
     return Check(call, lambda results: close(results["y"], expected, 3e-7))
 
 
@@ -504,13 +513,20 @@ def check_block_sparse(
 # ---- selection ----------------------------------------------------------------------------
 
 
-def mask_of(rows: Array, kv_heads: int, past: int, blocks: int, block_size: int) -> Array:
+def mask_of(
+    rows: Array,
+    kv_heads: int,
+    past: int,
+    blocks: int,
+    block_size: int,
+    depths: Sequence[int] | None = None,
+) -> Array:
     """What select_blocks wrote, as bool [kv_heads, tokens, blocks]; checks its form."""
     tokens = rows.shape[0]
     rows = rows.reshape(tokens, kv_heads, -1)
     mask = np.zeros((kv_heads, tokens, blocks), bool)
     for t in range(tokens):
-        causal = (past + t) // block_size + 1
+        causal = (past + (t if depths is None else depths[t])) // block_size + 1
         for h in range(kv_heads):
             count, chosen = rows[t, h, 0], rows[t, h, 1:]
             if count < 0:
@@ -524,11 +540,14 @@ def mask_of(rows: Array, kv_heads: int, past: int, blocks: int, block_size: int)
 
 
 def selection_call(
-    q: Array, keys: Array, past: int, sparse: SparseConfig, fine: Array, coarse: Array
+    q: Array, past: int, sparse: SparseConfig, fine: Array, coarse: Array, dtype: layout.CacheType
 ) -> Call:
-    """A call of select_blocks. q [tokens, heads, head_dim]; keys [kv, past + tokens, head_dim]."""
+    """A call of select_blocks: q [tokens, heads, head_dim], windows [kv_heads, count, head_dim].
+
+    Room beyond the windows holds NaN, or huge numbers where the type knows none.
+    """
     tokens, heads, head_dim = q.shape
-    kv_heads = keys.shape[0]
+    kv_heads = fine.shape[0]
     length = past + tokens
     call = Call("select_blocks", tokens, past)
     call.attributes = {
@@ -547,37 +566,48 @@ def selection_call(
     capacity = -(-length // 64) * 64
     call.add("q", q.reshape(tokens, -1).astype(np.float32))
     for name, data, factor in (("fine", fine, 1), ("coarse", coarse, 4)):
-        size, stride = factor * sparse.kernel_size, factor * sparse.kernel_stride
-        windows = 1 if capacity < size else (capacity - size) // stride + 1
-        call.add(name, packing.key_cache(data, -(-windows // 64)))
+        windows = window_count(capacity, factor * sparse.kernel_size, factor * sparse.kernel_stride)
+        blocks = -(-max(1, windows) // 64)
+        cache = layout.pack_keys(data, blocks, dtype, 100 if dtype == "i8" else np.nan)
+        call.add(name, cache, dtype, (kv_heads, blocks, head_dim, 64))
     call.add("y", np.zeros((tokens, kv_heads * (1 + sparse.max_blocks)), np.int32))
     return call
 
 
-def check_selection(
+def check_windows(
     q: Array,
-    keys: Array,
+    fine: Array,
+    coarse: Array,
     past: int,
     sparse: SparseConfig,
+    dtype: layout.CacheType,
     inspect: Callable[[Selection, Array], None] | None = None,
+    parents: Sequence[int] | None = None,
 ) -> Check:
-    """Blocks chosen from the means of ``keys`` must equal the reference's, ties apart."""
+    """Blocks chosen from these windows must equal the reference's, ties apart.
+
+    ``parents`` makes the tokens a tree.
+    """
     tokens, _, head_dim = q.shape
-    kv_heads, length, _ = keys.shape
-    assert length == past + tokens
-    size, stride = sparse.kernel_size, sparse.kernel_stride
-    fine = compress_keys(keys, size, stride).astype(keys.dtype)
-    coarse = compress_keys(keys, 4 * size, 4 * stride).astype(keys.dtype)
-    call = selection_call(q, keys, past, sparse, fine, coarse)
-    expected = select_blocks(q, fine, coarse, past, head_dim**-0.5, sparse)
+    kv_heads = fine.shape[0]
+    call = selection_call(q, past, sparse, fine, coarse, dtype)
+    if parents is not None:
+        call.tree(parents)
+    depths = None if call.depths is None else call.depths.tolist()
+    fine, coarse = layout.stored(fine, dtype), layout.stored(coarse, dtype)
+    scale = head_dim**-0.5
+    expected = select_blocks(q, fine, coarse, past, scale, sparse, depths)
     blocks = expected.mask.shape[2]
     # Scores are sums of products in fp32: their rounding grows with the products' magnitudes.
-    queries = np.abs(q.astype(np.float64)).reshape(tokens, kv_heads, -1, head_dim)
-    sums = np.einsum("tkgd,knd->tkgn", queries, np.abs(fine.astype(np.float64)))
-    tolerance = 1e-6 * (2 + head_dim**-0.5 * sums.max(initial=0))
+    queries = np.abs(q.astype(np.float32)).reshape(tokens, kv_heads, -1, head_dim)
+    keys = np.abs(fine).astype(np.float32)
+    sums = np.einsum("tkgd,knd->tkgn", queries, keys, optimize=True)
+    tolerance = 1e-6 * (2 + scale * sums.max(initial=0))
+    if dtype == "i8":  # queries have 127 * 128 levels; a score and its lse may both be off
+        tolerance += scale * queries.max() * keys.sum(axis=2).max(initial=0) / (127 * 128)
 
     def verify(results: Results) -> None:
-        actual = mask_of(results["y"], kv_heads, past, blocks, sparse.block_size)
+        actual = mask_of(results["y"], kv_heads, past, blocks, sparse.block_size, depths)
         dense_rows = results["y"].reshape(tokens, kv_heads, -1)[:, 0, 0] < 0
         assert np.array_equal(dense_rows, expected.dense)
         wrong = expected.disagreements(actual, tolerance)
@@ -586,6 +616,24 @@ def check_selection(
             inspect(expected, actual)
 
     return Check(call, verify)
+
+
+def check_selection(
+    q: Array,
+    keys: Array,
+    past: int,
+    sparse: SparseConfig,
+    inspect: Callable[[Selection, Array], None] | None = None,
+    dtype: layout.CacheType | None = None,
+    parents: Sequence[int] | None = None,
+) -> Check:
+    """Blocks chosen from the means of ``keys``, by default of their own type."""
+    assert keys.shape[1] == past + q.shape[0]
+    kind: layout.CacheType = dtype or ("f16" if keys.dtype == np.float16 else "f32")
+    size, stride = sparse.kernel_size, sparse.kernel_stride
+    fine = compress_keys(keys, size, stride).astype(np.float32)
+    coarse = compress_keys(keys, 4 * size, 4 * stride).astype(np.float32)
+    return check_windows(q, fine, coarse, past, sparse, kind, inspect, parents)
 
 
 def small_checks(seed: int, heavy: bool = True) -> list[Check]:
@@ -609,6 +657,7 @@ def small_checks(seed: int, heavy: bool = True) -> list[Check]:
     checks += [check_swiglu(rng, 2, n) for n in (1, 48, 4099)]
     checks.append(check_rope_table(rng, 3, 64, 100, 103, 0))
     checks.append(check_rope_table(rng, 3, 128, 131000, 131072, 65536))
+    checks.append(check_rope_table(rng, 4, 16, 9000, 9004, 0, (-1, 0, 0, -1)))
     checks += [check_rope(rng, 2, 3, d) for d in (2, 26, 128)]
     for cache_type in layout.CACHE_TYPES:
         checks.append(check_cache_append(rng, 70, 61, 2, 40, cache_type))
@@ -630,4 +679,7 @@ def small_checks(seed: int, heavy: bool = True) -> list[Check]:
             keys = rng.standard_normal((2, 1300, 64)).astype(CACHE_TYPES[dtype])
             q = rng.standard_normal((3, 8, 64)).astype(np.float32) * 2
             checks.append(check_selection(q, keys, 1297, sparse))
+            if dtype == "f32":
+                checks.append(check_selection(q, keys, 1297, sparse, dtype="i8"))
+                checks.append(check_selection(q, keys, 1297, sparse, parents=(-1, -1, 0)))
     return checks

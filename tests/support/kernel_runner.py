@@ -47,6 +47,19 @@ class Call:
     attributes: dict[str, float] = field(default_factory=dict)
     buffers: dict[str, Array] = field(default_factory=dict)
     operands: list[Operand | None] = field(default_factory=list)
+    ancestors: NDArray[np.uint64] | None = None
+    depths: NDArray[np.int32] | None = None
+
+    def tree(self, parents: Sequence[int]) -> Call:
+        """Make the tokens a tree: token i follows token ``parents[i]`` < i, -1 the last of past."""
+        ancestors, depths = np.zeros(len(parents), np.uint64), np.zeros(len(parents), np.int32)
+        for i, parent in enumerate(parents):
+            ancestors[i] = np.uint64(1 << i)
+            if parent >= 0:
+                ancestors[i] |= ancestors[parent]
+                depths[i] = depths[parent] + 1
+        self.ancestors, self.depths = ancestors, depths
+        return self
 
     def add(
         self, name: str, data: Array, dtype: str | None = None, shape: tuple[int, ...] | None = None
@@ -151,6 +164,8 @@ class LibraryRunner:
             ctypes.c_int64(call.past),
             ctypes.c_int64(max(call.total, call.past + call.tokens)),
             ctypes.c_int32(threads),
+            None if call.ancestors is None else ctypes.c_void_p(call.ancestors.ctypes.data),
+            None if call.depths is None else ctypes.c_void_p(call.depths.ctypes.data),
         )
         if status != 0:
             raise RefusedCall(self._library.ark_last_error().decode())
@@ -228,6 +243,9 @@ def _encode(call: Call, isa: str, threads: int) -> bytes:
     total = max(call.total, call.past + call.tokens)
     parts = [_text(call.kernel), _text(isa)]
     parts.append(struct.pack("<4q", call.tokens, call.past, total, threads))
+    tree = [] if call.ancestors is None or call.depths is None else [call.ancestors, call.depths]
+    parts.append(struct.pack("<I", len(tree[0]) if tree else 0))
+    parts += [array.tobytes() for array in tree]
     parts.append(struct.pack("<I", len(call.attributes)))
     parts += [_text(name) + struct.pack("<d", value) for name, value in call.attributes.items()]
     parts.append(struct.pack("<I", len(call.buffers)))
