@@ -14,8 +14,9 @@ ARK_KERNEL_BEGIN
 struct Activations {
   const float* x;  // fp32 rows, stride apart
   int64_t stride;
-  int8_t* codes;       // int8 rows [rows][inputs], or null
+  int8_t* codes;       // int8 rows of inputs, code_stride apart, or null
   int8_t* fine_codes;  // the same; 0 where the group is not coarse
+  int64_t code_stride;
   float* scales;       // [rows][groups]: x is about scale * (code + fine_code / kFineSteps)
   int32_t* code_sums;  // [rows][groups]
   int32_t* fine_sums;  // [rows][groups]
@@ -25,10 +26,14 @@ struct Activations {
 constexpr float kCoarseStep = 0.04f;
 constexpr float kFineSteps = 254.0f;
 
-inline void store_codes(int8_t* codes, I values, int64_t n) {
+ARK_INLINE void store_codes(int8_t* codes, I values, int64_t n) {
+  if (n >= kLanes) {
+    store_i8(codes, values);
+    return;
+  }
   int8_t bytes[kLanes];
   store_i8(bytes, values);
-  memcpy(codes, bytes, static_cast<size_t>(smaller(kLanes, n)));
+  memcpy(codes, bytes, static_cast<size_t>(n));
 }
 
 // One group: scale = max|x| / 127, codes to the nearest, halves to even. at is its place in the
@@ -90,7 +95,7 @@ inline void prepare_row(const Weights& w, const Activations& a, int64_t row) {
     int64_t at = row * w.x_groups + g;
     const float* group = x + g * w.x_group;
     if (a.codes) {
-      quantize_group(a, group, w.x_group, row * w.inputs + g * w.x_group, at, coarse_step);
+      quantize_group(a, group, w.x_group, row * a.code_stride + g * w.x_group, at, coarse_step);
     } else {
       a.sums[at] = sum_of(group, w.x_group);
     }

@@ -37,8 +37,11 @@ void place(const Call& call, Cursor* at, Product* p) {
   const Weights w = read_weights(codes, call.operands[kScales], call.operands[kOffsets]);
   int64_t sums = call.tokens * w.x_groups;
   if (use_int8(call)) {
-    p->a.codes = at->take<int8_t>(call.tokens * codes.shape[1]);
-    p->a.fine_codes = at->take<int8_t>(call.tokens * codes.shape[1]);
+    // A line more per row: rows that are whole pages apart would share their places in the cache.
+    int64_t padded = round_up(w.inputs, 64) + 64;
+    p->a.code_stride = call.tokens <= kFewRows ? padded : w.inputs;
+    p->a.codes = at->take<int8_t>(call.tokens * padded);
+    p->a.fine_codes = at->take<int8_t>(call.tokens * padded);
     p->a.scales = at->take<float>(sums);
     p->a.code_sums = at->take<int32_t>(sums);
     p->a.fine_sums = at->take<int32_t>(sums);

@@ -57,9 +57,41 @@ inline void tile_pair(const Product& p, int64_t panel, float* totals) {
   }
 }
 
+// Up to kCodeRows rows of 4-bit codes.
+inline void tile_code_rows(const Product& p, int64_t row, int64_t rows, int64_t panel,
+                           int64_t first, int64_t last, float* totals, int64_t stride) {
+  switch (rows) {
+    case 1:
+      return tile<1>(p, row, panel, first, last, totals, stride);
+    case 2:
+      return tile<2>(p, row, panel, first, last, totals, stride);
+    case 3:
+      return tile<3>(p, row, panel, first, last, totals, stride);
+    case 4:
+      return tile<4>(p, row, panel, first, last, totals, stride);
+    case 5:
+      return tile<5>(p, row, panel, first, last, totals, stride);
+    case 6:
+      return tile<6>(p, row, panel, first, last, totals, stride);
+    case 7:
+      return tile<7>(p, row, panel, first, last, totals, stride);
+    default:
+      return tile<8>(p, row, panel, first, last, totals, stride);
+  }
+}
+
 inline void tile_rows(const Product& p, int64_t row, int64_t rows, int64_t panel, int64_t first,
                       int64_t last, float* totals, int64_t stride) {
   int64_t r = 0;
+  if (kCodeRows == 8 && p.a.codes && p.w.type == DType::u4) {
+    int64_t tiles = quotient_up(rows, kCodeRows);
+    for (int64_t left = tiles; left > 0; left--) {
+      int64_t n = quotient_up(rows - r, left);
+      tile_code_rows(p, row + r, n, panel, first, last, totals + r * stride, stride);
+      r += n;
+    }
+    return;
+  }
   for (; r + kRows <= rows; r += kRows) {
     tile<kRows>(p, row + r, panel, first, last, totals + r * stride, stride);
   }

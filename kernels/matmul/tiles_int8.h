@@ -9,6 +9,21 @@ ARK_KERNEL_BEGIN
 
 constexpr int kPrefetchBytes = 4096;
 
+ARK_KERNEL_END
+
+#if defined(ARK_ISA_avx2)
+#include "dot_avx2.h"
+#endif
+
+ARK_KERNEL_BEGIN
+
+// Rows that share unpacked 4-bit codes.
+#if defined(ARK_ISA_avx2)
+constexpr int kCodeRows = 8;
+#else
+constexpr int kCodeRows = kRows;
+#endif
+
 // Takes zero * sum from the dot products of one group with R rows of codes.
 template <int R>
 ARK_INLINE void subtract_zeros(const Weights& w, const int32_t* sums, int64_t slot, int32_t bias,
@@ -22,24 +37,17 @@ ARK_INLINE void subtract_zeros(const Weights& w, const int32_t* sums, int64_t sl
   }
 }
 
-template <int R>
-ARK_INLINE bool any_coarse(const uint8_t* coarse, int64_t groups) {
-  int any = 0;
-  for (int r = 0; r < R; r++) any |= coarse[r * groups];
-  return any != 0;
-}
-
-// Adds one group to the totals of R rows, and its fine codes to fine. dot_codes(x, dot) is the
-// integer product of the group's codes with R rows of activations, where bias is what it adds to
-// each code.
+// Adds one group to the totals of R rows, and its fine codes to fine. dot_codes.rows<N>(x, dot) is
+// the integer product of the group's codes with N rows of activations, where bias is what it adds
+// to each code.
 template <int R, typename DotCodes>
 ARK_INLINE void add_group(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
-                          int64_t g, int32_t bias, V* total, V* fine, DotCodes dot_codes) {
+                          int64_t g, int32_t bias, V* total, V* fine, const DotCodes& dot_codes) {
   int64_t slot = panel_index * w.groups + g;
   int64_t at = row * w.groups + g;
-  int64_t begin = row * w.inputs + g * w.group;
+  int64_t begin = row * a.code_stride + g * w.group;
   I dot[R];
-  dot_codes(a.codes + begin, dot);
+  dot_codes.template rows<R>(a.codes + begin, dot);
   subtract_zeros<R>(w, a.code_sums + at, slot, bias, dot);
   V scale = load_scales(w, slot);
   const float* scales = a.scales + at;
@@ -52,13 +60,13 @@ ARK_INLINE void add_group(const Weights& w, const Activations& a, int64_t row, i
       total[r] = fma(minimum, set(dequantized_sum(a, at + r * w.groups)), total[r]);
     }
   }
-  if (any_coarse<R>(a.coarse + at, w.groups)) {
-    dot_codes(a.fine_codes + begin, dot);
-    subtract_zeros<R>(w, a.fine_sums + at, slot, bias, dot);
-    for (int r = 0; r < R; r++) {
-      V step = set(scales[r * w.groups] * (1.0f / kFineSteps));
-      fine[r] = fma(to_float(dot[r]), mul(scale, step), fine[r]);
-    }
+  for (int r = 0; r < R; r++) {
+    if (!a.coarse[at + r * w.groups]) continue;
+    I one[1];
+    dot_codes.template rows<1>(a.fine_codes + begin + r * a.code_stride, one);
+    subtract_zeros<1>(w, a.fine_sums + at + r * w.groups, slot, bias, one);
+    V step = set(scales[r * w.groups] * (1.0f / kFineSteps));
+    fine[r] = fma(to_float(one[0]), mul(scale, step), fine[r]);
   }
 }
 
@@ -78,6 +86,12 @@ ARK_INLINE void add_chunk_u4(const char* codes, const int8_t* x, int64_t inputs,
 template <int R>
 ARK_INLINE void dot_group_u4(const char* codes, const int8_t* x, int64_t inputs, int64_t chunks,
                              I* dot) {
+#if defined(ARK_ISA_avx2)
+  if (R > 1) {
+    dot_rows_u4<R>(codes, x, inputs, chunks, dot);
+    return;
+  }
+#endif
   constexpr int kSpan = kDotLimit / 2 < 8 ? kDotLimit / 2 : 4;
   for (int r = 0; r < R; r++) dot[r] = izero();
   int64_t c = 0;
@@ -110,6 +124,25 @@ ARK_INLINE void dot_group_i8(const char* codes, const int8_t* x, int64_t inputs,
   }
 }
 
+struct DotU4 {
+  const char* codes;
+  int64_t stride;
+  int64_t group;
+  template <int R>
+  ARK_INLINE void rows(const int8_t* x, I* dot) const {
+    dot_group_u4<R>(codes, x, stride, group / 8, dot);
+  }
+};
+struct DotI8 {
+  const char* codes;
+  int64_t stride;
+  int64_t group;
+  template <int R>
+  ARK_INLINE void rows(const int8_t* x, I* dot) const {
+    dot_group_i8<R>(codes, x, stride, group, dot);
+  }
+};
+
 // Adds groups [first, last) of one panel to totals [R][stride].
 template <int R>
 inline void tile_u4(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
@@ -121,10 +154,8 @@ inline void tile_u4(const Weights& w, const Activations& a, int64_t row, int64_t
     fine[r] = zero();
   }
   for (int64_t g = first; g < last; g++) {
-    const char* codes = panel(w, panel_index) + g * w.group * 8;
-    add_group<R>(w, a, row, panel_index, g, 0, total, fine, [&](const int8_t* x, I* dot) {
-      dot_group_u4<R>(codes, x, w.inputs, w.group / 8, dot);
-    });
+    DotU4 dot_codes = {panel(w, panel_index) + g * w.group * 8, a.code_stride, w.group};
+    add_group<R>(w, a, row, panel_index, g, 0, total, fine, dot_codes);
   }
   for (int r = 0; r < R; r++) store(totals + r * stride, add(total[r], fine[r]));
 }
@@ -139,10 +170,8 @@ inline void tile_i8(const Weights& w, const Activations& a, int64_t row, int64_t
     fine[r] = zero();
   }
   for (int64_t g = first; g < last; g++) {
-    const char* codes = panel(w, panel_index) + g * w.group * 16;
-    add_group<R>(w, a, row, panel_index, g, kI8Bias, total, fine, [&](const int8_t* x, I* dot) {
-      dot_group_i8<R>(codes, x, w.inputs, w.group, dot);
-    });
+    DotI8 dot_codes = {panel(w, panel_index) + g * w.group * 16, a.code_stride, w.group};
+    add_group<R>(w, a, row, panel_index, g, kI8Bias, total, fine, dot_codes);
   }
   for (int r = 0; r < R; r++) store(totals + r * stride, add(total[r], fine[r]));
 }

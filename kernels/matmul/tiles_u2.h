@@ -22,7 +22,7 @@ ARK_INLINE void add_codes_u2(B bytes, const int8_t* x, int64_t inputs, D* part) 
 
 // The dot products of R rows with one group of codes, as floats: zero is code 1.
 template <int R>
-ARK_INLINE void product_u2(const Weights& w, const char* codes, const int8_t* x,
+ARK_INLINE void product_u2(const Weights& w, const char* codes, const int8_t* x, int64_t stride,
                            const int32_t* sums, V* product) {
   D part[R];
   for (int r = 0; r < R; r++) part[r] = dot_zero();
@@ -30,10 +30,10 @@ ARK_INLINE void product_u2(const Weights& w, const char* codes, const int8_t* x,
   for (int64_t k = 0; k < w.x_group; k += 16) {
     B bytes = load_bytes(codes + k * 4);
     prefetch(codes + k * 4 + kPrefetchBytes);
-    add_codes_u2<R, 0>(bytes, x + k, w.inputs, part);
-    add_codes_u2<R, 1>(bytes, x + k, w.inputs, part);
-    add_codes_u2<R, 2>(bytes, x + k, w.inputs, part);
-    add_codes_u2<R, 3>(bytes, x + k, w.inputs, part);
+    add_codes_u2<R, 0>(bytes, x + k, stride, part);
+    add_codes_u2<R, 1>(bytes, x + k, stride, part);
+    add_codes_u2<R, 2>(bytes, x + k, stride, part);
+    add_codes_u2<R, 3>(bytes, x + k, stride, part);
   }
   for (int r = 0; r < R; r++) {
     product[r] = to_float(sub(sum_dot(part[r]), iset(sums[r * w.x_groups])));
@@ -53,23 +53,24 @@ inline void tile_u2(const Weights& w, const Activations& a, int64_t row, int64_t
   int64_t span = w.group / w.x_group;
   int64_t slot = panel_index * w.groups + first / span;
   int64_t left = span - first % span;
-  int64_t begin = row * w.inputs + first * w.x_group;
+  int64_t begin = row * a.code_stride + first * w.x_group;
   const char* codes = panel(w, panel_index) + first * w.x_group * 4;
   for (int64_t g = first; g < last; g++) {
     int64_t at = row * w.x_groups + g;
     V product[R];
-    product_u2<R>(w, codes, a.codes + begin, a.code_sums + at, product);
+    product_u2<R>(w, codes, a.codes + begin, a.code_stride, a.code_sums + at, product);
     V scale = load_scales(w, slot);
     const float* scales = a.scales + at;
     for (int r = 0; r < R; r++) {
       total[r] = fma(product[r], mul(scale, set(scales[r * w.x_groups])), total[r]);
     }
-    if (any_coarse<R>(a.coarse + at, w.x_groups)) {
-      product_u2<R>(w, codes, a.fine_codes + begin, a.fine_sums + at, product);
-      for (int r = 0; r < R; r++) {
-        V step = set(scales[r * w.x_groups] * (1.0f / kFineSteps));
-        fine[r] = fma(product[r], mul(scale, step), fine[r]);
-      }
+    for (int r = 0; r < R; r++) {
+      if (!a.coarse[at + r * w.x_groups]) continue;
+      const int8_t* x = a.fine_codes + begin + r * a.code_stride;
+      V one[1];
+      product_u2<1>(w, codes, x, a.code_stride, a.fine_sums + at + r * w.x_groups, one);
+      V step = set(scales[r * w.x_groups] * (1.0f / kFineSteps));
+      fine[r] = fma(one[0], mul(scale, step), fine[r]);
     }
     codes += w.x_group * 4;
     begin += w.x_group;
