@@ -24,6 +24,7 @@ from arkinfer.backends.cpu.facts import (
     Part,
     PartName,
 )
+from arkinfer.backends.cpu.fuse import fuse
 from arkinfer.backends.cpu.plan import Buffer, Cache, Operand, Plan, Step, View, WeightRef
 from arkinfer.errors import LoweringError
 from arkinfer.graph.graph import Graph, WeightSpec, input_names
@@ -161,13 +162,14 @@ def lower(graph: Graph) -> tuple[Plan, Lowering]:
     for node in head_nodes:
         _visit(walk, node, HANDLERS)
     logits = _check_outputs(walk)
+    kept = (walk.token_ids, source.buffer, logits)
     plan = Plan(
         token_ids=walk.token_ids,
         head_input=source.buffer,
         head_rows=rows,
         logits=logits,
-        body=body_steps,
-        head=walk.steps,
+        body=fuse(body_steps, kept),
+        head=fuse(walk.steps, kept),
         caches=walk.caches,
     )
     plan.write_in_place()

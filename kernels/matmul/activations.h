@@ -12,7 +12,7 @@ ARK_KERNEL_BEGIN
 // of the row's root mean square, a second int8 code holds what the first left over, in steps of
 // 1/kFineSteps of it. About one group in nine is coarse, and most of the error was theirs.
 struct Activations {
-  const float* x;  // fp32 rows, stride apart
+  const float* x;  // fp32 rows, stride apart; not read with int8 codes
   int64_t stride;
   int8_t* codes;       // int8 rows of inputs, code_stride apart, or null
   int8_t* fine_codes;  // the same; 0 where the group is not coarse
@@ -87,9 +87,8 @@ inline float sum_of(const float* x, int64_t n) {
   return sum(total);
 }
 
-// Fills codes, scales and sums of one row, or its fp32 sums.
-inline void prepare_row(const Weights& w, const Activations& a, int64_t row) {
-  const float* x = a.x + row * a.stride;
+// Fills codes, scales and sums of one row, which is x, or its fp32 sums.
+inline void prepare_row(const Weights& w, const Activations& a, const float* x, int64_t row) {
   float coarse_step = a.codes ? kCoarseStep * root_mean_square(x, w.inputs) : 0;
   for (int64_t g = 0; g < w.x_groups; g++) {
     int64_t at = row * w.x_groups + g;

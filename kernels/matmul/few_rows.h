@@ -116,9 +116,9 @@ inline void run_few_rows(void* user, int64_t index, int32_t) {
     int width = pairs && panel + 2 <= end ? 2 : 1;
     memset(totals, 0, sizeof(totals));
     if (width == 2) {
-      tile_pair(p, panel, totals);
+      tile_pair(p, panel_at(p.w, panel), totals);
     } else {
-      tile_rows(p, 0, p.rows, panel, 0, p.w.inputs, totals, kLanes);
+      tile_rows(p, 0, p.rows, panel_at(p.w, panel), 0, p.w.inputs, totals, kLanes);
     }
     for (int64_t r = 0; r < p.rows; r++) {
       for (int i = 0; i < width; i++) {
@@ -132,6 +132,7 @@ inline void run_few_rows(void* user, int64_t index, int32_t) {
 inline void multiply_few_rows(const Call& call, Product* p) {
   int64_t fair = quotient_up(p->panels, int64_t{4} * call.parallel.threads);
   p->panels_per_unit = larger(1, smaller(fair, kUnitBytes / panel_bytes(p->w)));
+  if (p->w.gated) p->panels_per_unit = round_up(p->panels_per_unit, 2);
   run_parallel(call, quotient_up(p->panels, p->panels_per_unit), run_few_rows, p);
 }
 

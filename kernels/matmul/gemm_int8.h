@@ -9,6 +9,7 @@ ARK_KERNEL_BEGIN
 
 constexpr int64_t kItemPanels = 4;  // per item of parallel work; they share the activations
 static_assert(kItemPanels % kTilePanels == 0, "an item is whole tiles");
+static_assert(kItemPanels % 2 == 0, "an item is whole pairs of a gate and what it gates");
 constexpr int64_t kItemTotals = kRowBlock * kItemPanels * kLanes;
 
 // One thread's weights as a tile reads them, and sums.
@@ -71,10 +72,11 @@ inline void unpack_panels(const Weights& w, int64_t panel_index, int64_t panels,
                           int64_t groups, int64_t apart, const GemmBuffers& b) {
   int64_t span = w.group / w.x_group;
   for (int64_t c = 0; c < panels; c++) {
-    const char* codes = panel(w, panel_index + c) + panel_bytes(w) / w.x_groups * first;
+    int64_t at = panel_at(w, panel_index + c);
+    const char* codes = panel(w, at) + panel_bytes(w) / w.x_groups * first;
     unpack_codes(w, codes, groups * w.x_group, b.weights + c * apart);
     for (int64_t g = 0; g < groups; g++) {
-      int64_t slot = (panel_index + c) * w.groups + (first + g) / span;
+      int64_t slot = at * w.groups + (first + g) / span;
       int64_t to = (g * kTilePanels + c) * kLanes;
       store(b.scales + to, load_scales(w, slot));
       if (w.kind == Offsets::minimum) store(b.minimums + to, load_minimums(w, slot));

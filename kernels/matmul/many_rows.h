@@ -26,7 +26,7 @@ inline void run_block(void* user, int64_t index, int32_t thread) {
   for (int64_t first = 0; first < p.w.inputs; first += block) {
     int64_t last = smaller(first + block, p.w.inputs);
     for (int64_t i = 0; i < panels; i++) {
-      tile_rows(p, row, rows, panel + i, first, last, totals + i * kLanes, stride);
+      tile_rows(p, row, rows, panel_at(p.w, panel + i), first, last, totals + i * kLanes, stride);
     }
   }
   for (int64_t r = 0; r < rows; r++) {

@@ -18,6 +18,7 @@ struct Weights {
   int64_t outputs;
   int64_t inputs;
   int64_t group;    // inputs per scale; all of them for float weights
+  int64_t gated;    // panels of a gate, which come before those it gates; 0 without one
   int64_t groups;   // 1 for float weights
   int64_t x_group;  // inputs per scale of the activations, which divides group
   int64_t x_groups;
@@ -104,6 +105,13 @@ ARK_INLINE int64_t panel_bytes(const Weights& w) {
 ARK_INLINE const char* panel(const Weights& w, int64_t index) {
   return w.codes + index * panel_bytes(w);
 }
+
+// With a gate its panels and those it gates take turns, so that both are at hand together.
+ARK_INLINE int64_t panel_at(const Weights& w, int64_t place) {
+  return w.gated ? place / 2 + place % 2 * w.gated : place;
+}
+// How far apart two panels of neighbouring places are, of which the first is even.
+ARK_INLINE int64_t pair_distance(const Weights& w) { return w.gated ? w.gated : 1; }
 
 ARK_INLINE V load_half_or_float(const char* p, DType type, int64_t index) {
   if (type == DType::f16) return load(reinterpret_cast<const Half*>(p) + index);

@@ -8,6 +8,10 @@ ARK_KERNEL_BEGIN
 struct Product {
   Weights w;
   Activations a;
+  const Operand* x;
+  const float* norm;  // [inputs], or null
+  float epsilon;
+  float* normalized;  // rows of x, or one per thread
   const Operand* y;
   const Operand* residual;
   float scale;
@@ -21,14 +25,27 @@ struct Product {
   int64_t buffer_bytes;
 };
 
-inline void write_outputs(const Product& p, int64_t row_index, int64_t panel, const float* totals) {
-  int64_t column = panel * kLanes;
-  int64_t n = p.w.outputs - column;
+// Of one row the outputs of the panel at a place. The odd place of a pair comes right after the
+// even one, whose outputs then wait in y.
+inline void write_outputs(const Product& p, int64_t row_index, int64_t place, const float* totals) {
   V value = mul(set(p.scale), load(totals));
+  float* y = row<float>(*p.y, row_index);
+  if (p.w.gated) {
+    y += place / 2 * kLanes;
+    if (place % 2) {
+      V gate = load(y);
+      V sigmoid_inverse = add(set(1.0f), exp(sub(zero(), gate)));
+      value = mul(div(gate, sigmoid_inverse), value);
+    }
+    store(y, value);
+    return;
+  }
+  int64_t column = place * kLanes;
+  int64_t n = p.w.outputs - column;
   if (p.residual) {
     value = add(load_upto(row<float>(*p.residual, row_index) + column, n), value);
   }
-  store_upto(row<float>(*p.y, row_index) + column, value, n);
+  store_upto(y + column, value, n);
 }
 
 ARK_KERNEL_END

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arkinfer.kernels.swiglu.reference import swiglu
+
 
 def matmul(
     x: NDArray[Any],
@@ -26,6 +28,20 @@ def matmul(
     """
     product = scale * (np.asarray(x, np.float64) @ np.asarray(weight, np.float64).T)
     return product if residual is None else np.asarray(residual, np.float64) + product
+
+
+def gated_matmul(x: NDArray[Any], weight: NDArray[Any], scale: float = 1.0) -> NDArray[np.float64]:
+    """Return ``silu(gate) * up`` of both halves of ``scale * x @ weight.T`` (``gated=1``).
+
+    Args:
+        x: [tokens, inputs].
+        weight: [2 * outputs, inputs], the gate's rows first.
+
+    Returns:
+        float64 [tokens, outputs].
+    """
+    gate, up = np.split(matmul(x, weight, scale=scale), 2, axis=1)
+    return swiglu(gate, up)
 
 
 def activation_group(weight_group: int) -> int:

@@ -73,7 +73,7 @@ template <int R, int P>
 inline void tile_codes(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
                        int64_t first, int64_t last, float* totals, int64_t stride) {
   bool u4 = w.type == DType::u4;
-  int64_t bytes = panel_bytes(w);
+  int64_t bytes = panel_bytes(w) * pair_distance(w);
   int64_t group_bytes = w.group * (u4 ? 8 : 16);
   for (int64_t g = first; g < last; g++) {
     const char* codes = panel(w, panel_index) + g * group_bytes;
@@ -86,7 +86,7 @@ inline void tile_codes(const Weights& w, const Activations& a, int64_t row, int6
       group_i8<R, P>(codes, bytes, w.group, x, a.stride, part);
     }
     for (int p = 0; p < P; p++) {
-      int64_t slot = (panel_index + p) * w.groups + g;
+      int64_t slot = (panel_index + p * pair_distance(w)) * w.groups + g;
       V scale = load_scales(w, slot);
       V zero_code = w.kind == Offsets::zero_point ? to_float(load_zero_points(w, slot))
                     : w.kind == Offsets::minimum  ? set(static_cast<float>(minimum_shift(w)))
@@ -107,7 +107,7 @@ inline void tile_codes(const Weights& w, const Activations& a, int64_t row, int6
 template <typename T, int R, int P>
 inline void tile_float(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
                        int64_t first, int64_t last, float* totals, int64_t stride) {
-  int64_t apart = w.inputs * kLanes;
+  int64_t apart = w.inputs * kLanes * pair_distance(w);
   const T* weights = reinterpret_cast<const T*>(panel(w, panel_index));
   const float* x = a.x + row * a.stride;
   for (int64_t block = first; block < last; block += kFloatBlock) {

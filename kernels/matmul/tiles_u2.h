@@ -104,7 +104,7 @@ ARK_INLINE void add_four_u2(const I* words, const float* x, int64_t stride, V* p
 template <int R, int P>
 inline void tile_u2_float(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
                           int64_t first, int64_t last, float* totals, int64_t stride) {
-  int64_t bytes = panel_bytes(w);
+  int64_t bytes = panel_bytes(w) * pair_distance(w);
   int64_t span = w.group / w.x_group;
   for (int64_t g = first; g < last; g++) {
     const char* codes = panel(w, panel_index) + g * w.x_group * 4;
@@ -121,7 +121,7 @@ inline void tile_u2_float(const Weights& w, const Activations& a, int64_t row, i
       add_four_u2<R, P, 12>(words, x, a.stride, part);
     }
     for (int p = 0; p < P; p++) {
-      V scale = load_scales(w, (panel_index + p) * w.groups + g / span);
+      V scale = load_scales(w, (panel_index + p * pair_distance(w)) * w.groups + g / span);
       for (int r = 0; r < R; r++) {
         V product = sub(part[r * P + p], set(a.sums[(row + r) * w.x_groups + g]));
         float* at = totals + r * stride + p * kLanes;

@@ -1,7 +1,6 @@
 // y = x / sqrt(mean(x²) + epsilon) * weight.
-#include <math.h>
-
 #include "kernel_check.h"
+#include "normalize.h"
 
 ARK_KERNEL_BEGIN
 
@@ -25,19 +24,8 @@ void normalize_row(void* user, int64_t token, int32_t) {
   const Operand* o = call.operands;
   const float* x = row<float>(o[kX], token);
   const float* weight = static_cast<const float*>(o[kWeight].data);
-  float* y = row<float>(o[kY], token);
-  int64_t n = o[kX].shape[1];
-  V squares = zero();
-  for (int64_t i = 0; i < n; i += kLanes) {
-    V v = load_upto(x + i, n - i);
-    squares = fma(v, v, squares);
-  }
-  float mean = sum(squares) / static_cast<float>(n);
-  V factor = set(1.0f / sqrtf(mean + static_cast<float>(call.attributes[0])));
-  for (int64_t i = 0; i < n; i += kLanes) {
-    V v = mul(load_upto(x + i, n - i), factor);
-    store_upto(y + i, mul(v, load_upto(weight + i, n - i)), n - i);
-  }
+  float epsilon = static_cast<float>(call.attributes[0]);
+  normalize(x, weight, o[kX].shape[1], epsilon, row<float>(o[kY], token));
 }
 
 void run(const Call& call) {

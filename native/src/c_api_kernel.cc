@@ -17,7 +17,11 @@ std::vector<Operand> read_operands(const KernelEntry& entry, const ark_operand* 
                                    size_t count) {
   std::vector<Operand> operands;
   for (const char* const* name = entry.operands; *name; name++) {
-    if (operands.size() >= count) break;
+    if (operands.size() >= count) {
+      if (**name != '?') break;
+      operands.push_back({});  // the last ones may be left out
+      continue;
+    }
     const ark_operand& from = given[operands.size()];
     if (!from.data && **name != '?') {
       fail(ARK_INVALID_ARGUMENT, "no operand " + quote(*name), "that operand", "");
@@ -35,7 +39,7 @@ std::vector<Operand> read_operands(const KernelEntry& entry, const ark_operand* 
   }
   size_t expected = 0;
   while (entry.operands[expected]) expected++;
-  if (expected != count) {
+  if (operands.size() != expected || count > expected) {
     fail(ARK_INVALID_ARGUMENT, std::to_string(count) + " operands", std::to_string(expected), "");
   }
   return operands;

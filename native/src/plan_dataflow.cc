@@ -20,7 +20,7 @@ bool overlap(const PlanBuffer& a, const PlanBuffer& b) {
 // Weights are mapped read-only and packed in padded panels: an operand that a kernel may write must
 // not be one, and one that a kernel reads as packed must be one.
 bool is_weight_operand(const std::string& name) {
-  for (const char* known : {"codes", "scales", "offsets", "weight", "short", "long"}) {
+  for (const char* known : {"codes", "scales", "offsets", "weight", "norm", "short", "long"}) {
     if (name == known) return true;
   }
   return false;

@@ -135,6 +135,9 @@ std::string run_case(Case* c, int repeats, double* seconds) {
   if (!entry || entry->isa != isa) throw std::runtime_error("no " + c->isa + " " + c->kernel);
   size_t expected = 0;
   while (entry->operands[expected]) expected++;
+  while (c->operands.size() < expected && entry->operands[c->operands.size()][0] == '?') {
+    c->operands.push_back({});  // the last ones may be left out
+  }
   if (expected != c->operands.size()) return "wrong number of operands";
   std::string wrong;
   std::vector<double> values;

@@ -134,7 +134,12 @@ def test_missing_operands_are_refused(kernels: LibraryRunner, isas: list[str], k
 
 
 BAD_ATTRIBUTES = {
-    "matmul": {"scale": [np.nan, np.inf], "activations": [0.5, 2, -1, np.nan]},
+    "matmul": {
+        "scale": [np.nan, np.inf],
+        "activations": [0.5, 2, -1, np.nan],
+        "epsilon": [-1, np.nan, np.inf],
+        "gated": [0.5, 1, 2, np.nan],
+    },
     "embed": {"scale": [np.nan]},
     "rms_norm": {"epsilon": [-1, np.nan, np.inf]},
     "rope_table": {"original_max": [-1, 0.5, np.nan, 1e30], "attention_factor": [np.inf]},

@@ -110,6 +110,37 @@ def test_a_row_of_matmul_does_not_depend_on_the_rows_beside_it(
         checks.check_rows_alone(kernels, isa, kind, activations)
 
 
+@pytest.mark.parametrize("kind", ["u4 zero f16", "i8 minimum f16", TERNARY, "f16"])
+@pytest.mark.parametrize("activations", [0, 1])
+@pytest.mark.parametrize("tokens", [1, 2, 7, 16, 19])
+def test_a_fused_norm_and_gate_change_no_bit(
+    kernels: LibraryRunner, isas: list[str], kind: str, activations: int, tokens: int
+) -> None:
+    rng = np.random.default_rng(4)
+    weight = checks.random_weight(rng, 160, 384, kind, 128)
+    x = rng.standard_normal((tokens, 384)).astype(np.float32)
+    norm = rng.uniform(0.5, 1.5, 384).astype(np.float32)
+    how = {"activations": activations, "scale": 0.05}
+
+    def run(call: Call, isa: str, threads: int) -> np.ndarray:
+        return kernels.run([(call, isa, threads)])[0]["y"]
+
+    for isa in isas:
+        apart = Call("rms_norm", tokens, attributes={"epsilon": 1e-5}).add("x", x)
+        normalized = run(apart.add("weight", norm).add("y", np.zeros_like(x)), isa, 1)
+        apart = Call("matmul", tokens, attributes=how).add("x", normalized)
+        weight.add_to(apart)
+        both = run(apart.skip().add("y", np.zeros((tokens, 160), np.float32)), isa, 1)
+        apart = Call("swiglu", tokens).add("gate", both[:, :80]).add("up", both[:, 80:])
+        expected = run(apart.add("y", np.zeros((tokens, 80), np.float32)), isa, 1)
+        attributes = how | {"epsilon": 1e-5, "gated": 1}
+        fused = Call("matmul", tokens, attributes=attributes).add("x", x)
+        weight.add_to(fused)
+        fused.skip().add("y", np.zeros((tokens, 80), np.float32)).add("norm", norm)
+        for threads in (1, 3):
+            assert np.array_equal(run(fused, isa, threads), expected), isa
+
+
 @pytest.mark.parametrize("isa_index", [0, -1])
 def test_matmul_extreme_codes_do_not_overflow(
     kernels: LibraryRunner, isas: list[str], isa_index: int

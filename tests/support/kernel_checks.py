@@ -15,7 +15,12 @@ from arkinfer.kernels.attention.reference import attend, causal, int8_queries
 from arkinfer.kernels.cache_append import layout
 from arkinfer.kernels.compress_keys.reference import compress_keys, window_count
 from arkinfer.kernels.embed.reference import embed
-from arkinfer.kernels.matmul.reference import activation_group, matmul, quantize_activations
+from arkinfer.kernels.matmul.reference import (
+    activation_group,
+    gated_matmul,
+    matmul,
+    quantize_activations,
+)
 from arkinfer.kernels.rms_norm.reference import rms_norm
 from arkinfer.kernels.rope.reference import rope
 from arkinfer.kernels.rope_table.reference import rope_table
@@ -199,6 +204,37 @@ def check_matmul(
         untouched = np.ones(outputs + 7, bool)
         untouched[4 : 4 + outputs] = False
         assert np.array_equal(results["out"][:, untouched], start[:, untouched])
+
+    return Check(call, verify)
+
+
+def check_fused_matmul(
+    rng: np.random.Generator, weight: Weight, tokens: int, activations: int
+) -> Check:
+    """A product that normalizes its input and gates its outputs."""
+    outputs, inputs = weight.values.shape
+    attributes = {"activations": activations, "epsilon": 1e-5, "gated": 1}
+    call = Call("matmul", tokens, attributes=attributes)
+    x = rng.standard_normal((tokens, inputs)).astype(np.float32)
+    norm = (0.5 * rng.uniform(0.5, 1.5, inputs) / np.sqrt(inputs)).astype(np.float32)
+    call.add("x", x)
+    weight.add_to(call)
+    call.skip().add("y", np.zeros((tokens, outputs // 2), np.float32)).add("norm", norm)
+    normalized = rms_norm(x, norm, 1e-5).astype(np.float32)
+    quantized = weight.quantized and activations == 0
+    used = quantize_activations(normalized, weight.group) if quantized else normalized
+    expected = gated_matmul(used, weight.values)
+    tolerance = 2e-6 * (np.abs(used).astype(np.float64) @ weight.magnitude.T) + 1e-6
+    if quantized:  # a value between two codes may take either
+        tolerance += np.abs(normalized).max() / 127 * weight.magnitude.max()
+    largest = np.abs(matmul(used, weight.values)) + tolerance
+    gates, ups = np.split(largest, 2, axis=1)
+    wrong_gate, wrong_up = np.split(tolerance, 2, axis=1)
+    # The slope of silu is at most 1.1, and silu(g) at most |g|.
+    bound = 1.1 * wrong_gate * ups + gates * wrong_up + 1e-6 * gates * ups
+
+    def verify(results: Results) -> None:
+        close(results["y"], expected, bound)
 
     return Check(call, verify)
 
@@ -648,6 +684,8 @@ def small_checks(seed: int, heavy: bool = True) -> list[Check]:
             weight = random_weight(rng, int(rng.integers(1, 60)), inputs, kind, group)
             residual = ("none", "apart", "in place")[int(rng.integers(3))]
             checks.append(check_matmul(rng, weight, tokens, activations, residual, 0.7))
+        weight = random_weight(rng, 32, 128, kind, 32)
+        checks += [check_fused_matmul(rng, weight, tokens, 0) for tokens in (1, 3, 18)]
         weight = random_weight(rng, 37, 128, kind, 32)
         checks.append(check_embed(rng, weight, 3, 12.0))
     if heavy:

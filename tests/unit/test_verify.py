@@ -42,7 +42,7 @@ def test_true_bundle_passes_with_the_same_blocks(
     assert names[0] == "embedding"
     assert names[-1] == "logits"
     for layer in range(2):
-        for stage in ("input_norm", "attention", "attention_residual", "gated", "output"):
+        for stage in ("qkv", "attention", "attention_residual", "gated", "output"):
             assert f"layers.{layer}.{stage}" in names
 
 
@@ -69,7 +69,7 @@ def changed(tmp_path: Path, tensor: str) -> Path:
     [
         ("model.layers.0.self_attn.o_proj.weight", "layers.0.attention_residual"),
         ("model.layers.1.mlp.down_proj.weight", "layers.1.output"),
-        ("model.layers.1.post_attention_layernorm.weight", "layers.1.post_norm"),
+        ("model.layers.1.post_attention_layernorm.weight", "layers.1.gated"),
         ("lm_head.weight", "logits"),
     ],
 )
