@@ -233,9 +233,9 @@ def plan_edits() -> dict[str, Callable[[dict[str, Any]], None]]:
         "view too wide": step(
             "rope", "operands", "x", {"buffer": "layers.0.qkv", "column": 280, "columns": 16}
         ),  # fmt: skip
-        "weight as output": step("rms_norm", "operands", "y", {"weight": "model.norm.weight"}),
+        "weight as output": step("matmul", "operands", "y", {"weight": "model.norm.weight"}),
         "unknown kernel": lambda p: p["body"][2].update({"kernel": "format_disk"}),
-        "unknown attribute": step("rms_norm", "attributes", "colour", 3),
+        "unknown attribute": step("matmul", "attributes", "colour", 3),
         "huge block": step("select_blocks", "attributes", "block_size", 1e18),
         "negative topk": step("select_blocks", "attributes", "topk", -5),
         "heads that do not divide": step("select_blocks", "attributes", "heads", 31),
