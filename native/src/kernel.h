@@ -56,10 +56,10 @@ struct Call {
 };
 
 // Operand names carry meaning. Weights, which are packed and mapped read-only, may be bound to
-// "codes", "scales", "offsets", "weight", "norm", "short" and "long" and to nothing else. "ids" are token
-// ids below the rows of codes; "blocks" are what select_blocks wrote with the same block_size. A
-// trace shows "y", or without one "x". In check() and scratch(), total is the caches' capacity in
-// tokens.
+// "codes", "scales", "offsets", "weight", "norm", "short" and "long" and to nothing else. "ids" are
+// token ids below the rows of codes; "blocks" are what select_blocks wrote with the same
+// block_size. A trace shows "y", or without one "x". In check() and scratch(), total is the caches'
+// capacity in tokens.
 struct KernelEntry {
   const char* name;
   Isa isa;
