@@ -109,9 +109,15 @@ void run(const Call& call) {
   if (call.ancestors) return;
   int64_t window = static_cast<int64_t>(call.attributes[kWindow]);
   int64_t stride = static_cast<int64_t>(call.attributes[kStride]);
-  int64_t after = window_count(call.past + call.tokens, window, stride);
-  if (after == window_count(call.past, window, stride)) return;
-  run_parallel(call, call.operands[kKey].shape[0], compress_one, const_cast<Call*>(&call));
+  int64_t added = window_count(call.past + call.tokens, window, stride) -
+                  window_count(call.past, window, stride);
+  if (added == 0) return;
+  int64_t heads = call.operands[kKey].shape[0];
+  if (added == 1) {  // less work than waking a thread
+    for (int64_t head = 0; head < heads; head++) compress_one(const_cast<Call*>(&call), head, 0);
+    return;
+  }
+  run_parallel(call, heads, compress_one, const_cast<Call*>(&call));
 }
 
 ARK_KERNEL_END

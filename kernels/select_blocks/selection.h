@@ -55,7 +55,7 @@ struct Item {
   uint32_t* keys;   // of all causal blocks
   uint32_t* spare;  // as many
   int64_t* tokens;  // those that choose blocks
-  int64_t* fine;    // [rows], windows that count for a row
+  int64_t* fine;    // [rows], windows that blocks of a row are chosen by
   int64_t* basis;   // [rows], windows that its lse sums over
 };
 
@@ -168,11 +168,12 @@ inline void start_item(const Selection& s, int64_t index, Item* i) {
     int64_t length = s.call->ancestors ? s.call->past : position + 1;
     int64_t fine = visible_windows(o[kFine], length, s.window, s.stride);
     int64_t coarse = visible_windows(o[kCoarse], length, kCoarser * s.window, kCoarser * s.stride);
+    int64_t choosing = windows_of_choice(s.choice, position / s.block_size);
     const float* q = row<float>(o[kQ], token) + head * s.heads * s.head_dim;
     for (int64_t g = 0; g < s.heads; g++) {
       int64_t r = count * s.heads + g;
       i->basis[r] = s.exact ? fine : coarse;
-      i->fine[r] = fine;
+      i->fine[r] = smaller(fine, choosing);
       set_query(i->q, r, q + g * s.head_dim, s.scale);
     }
     i->tokens[count++] = token;

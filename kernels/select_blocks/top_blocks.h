@@ -24,6 +24,11 @@ inline uint32_t sort_key(float score) {
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
+// Windows that start before this one overlap a block that is not local.
+inline int64_t windows_of_choice(const Choice& c, int64_t last) {
+  return c.ratio * larger(0, last - c.local_blocks + (c.generation_b ? 0 : 1));
+}
+
 // The key of every block up to last: the best of the windows that overlap it, or its mark.
 inline void pool_blocks(const Choice& c, const float* windows, int64_t visible, int64_t last,
                         uint32_t* keys) {
