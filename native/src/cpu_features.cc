@@ -17,8 +17,15 @@
 namespace ark {
 namespace {
 
-#if defined(__x86_64__) && !defined(ARK_SIMDE)
 // Not every compiler that knows these instructions knows their names in __builtin_cpu_supports.
+#if defined(__x86_64__)
+bool has_f16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
+}
+#endif
+
+#if defined(__x86_64__) && !defined(ARK_SIMDE)
 bool has_avxvnni() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
@@ -70,8 +77,7 @@ bool has_i8mm() { return false; }
 #if defined(__x86_64__)
 bool cpu_runs(Isa isa) {
   __builtin_cpu_init();
-  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-              __builtin_cpu_supports("f16c");
+  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   if (isa == Isa::scalar) return true;
   if (isa == Isa::avx2) return avx2;
 #if defined(ARK_SIMDE)

@@ -12,8 +12,8 @@
 //   neon        none (armv8-a)
 //   dotprod     -march=armv8.2-a+dotprod
 //   i8mm        -march=armv8.2-a+dotprod+i8mm
-// CMakeLists.txt says which kernels a set has of its own; for others the next lower set stands in.
-// Kernels call no inline function of the standard library: an object of a better instruction
+// kernel_sets.cmake says which kernels a set has of its own; for others the next lower set stands
+// in. Kernels call no inline function of the standard library: an object of a better instruction
 // set must not define a weak symbol that the linker could pick for everybody. Everything here has
 // internal linkage for the same reason. The executor gives Call::parallel.threads to scratch() too.
 //

@@ -48,14 +48,71 @@ def test_kernel_objects_define_no_merged_symbol(objects: dict[str, list[Path]]) 
     assert shared == []
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names x86-64 sets")
-def test_a_set_that_the_compiler_does_not_know_is_left_out_by_name(tmp_path: Path) -> None:
-    command = ["cmake", "-S", str(native_build.ROOT / "native"), "-B", str(tmp_path)]
-    for isa, known in (("avxvnni", "OFF"), ("avx512vnni", "ON"), ("amx", "ON")):
-        command.append(f"-DARK_KNOWS_{isa}={known}")
+# ---- compilers and assemblers that are older than an instruction set ----------------------
+
+on_x86 = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="names x86-64 sets"
+)
+ALL = ["scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "amx"]
+
+
+def _script(path: Path, refused: str, where: str, stand_in_for: str) -> Path:
+    """A compiler or assembler that refuses arguments or input with a word in it."""
+    real = shutil.which(stand_in_for)
+    assert real
+    path.write_text(
+        f"""#!/bin/sh
+for last; do :; done
+if {where} | grep -q -e '{refused}'; then echo "Error: unrecognized {refused}" >&2; exit 1; fi
+exec {real} "$@"
+"""
+    )
+    path.chmod(0o755)
+    return path
+
+
+def _sets(folder: Path, *options: str) -> tuple[list[str], list[str]]:
+    """The kernel sets of a build with these options, and what cmake said of the others."""
+    source = str(native_build.ROOT / "native")
+    command = ["cmake", "-S", source, "-B", str(folder / "build"), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    left_out = [line for line in done.stdout.splitlines() if "Left out" in line]
-    assert len(left_out) == 1
-    assert "avxvnni kernels" in left_out[0]
-    assert "-mavxvnni" in left_out[0]
-    assert not any("avxvnni" in path.name for path in (tmp_path / "CMakeFiles").iterdir())
+    lines = done.stdout.splitlines()
+    (chosen,) = (line for line in lines if line.startswith("-- Kernel sets: "))
+    return chosen.split()[3:], [line for line in lines if "Left out" in line]
+
+
+@on_x86
+def test_a_present_day_compiler_makes_every_set(tmp_path: Path) -> None:
+    done = subprocess.run(["g++", "-dumpversion"], capture_output=True, text=True, check=True)
+    if int(done.stdout.split(".")[0]) < 12:
+        pytest.skip("needs GCC 12 or newer")
+    assert _sets(tmp_path, f"-DCMAKE_CXX_COMPILER={shutil.which('g++')}") == (ALL, [])
+
+
+@on_x86
+def test_a_set_that_the_compiler_does_not_know_is_left_out_by_name(tmp_path: Path) -> None:
+    old = _script(tmp_path / "old-g++", "-mamx-tile", 'echo " $*"', "g++")
+    chosen, left_out = _sets(tmp_path, f"-DCMAKE_CXX_COMPILER={old}")
+    assert chosen == ALL[:-1]
+    (line,) = left_out
+    assert f"the amx kernels: {old}" in line
+    assert "Error: unrecognized -mamx-tile" in line
+
+
+@on_x86
+def test_a_set_that_the_assembler_does_not_know_is_left_out_by_name(tmp_path: Path) -> None:
+    _script(tmp_path / "as", "{vex}", 'cat "$last"', "as")
+    gnu = f"-DCMAKE_CXX_COMPILER={shutil.which('g++')}"
+    chosen, left_out = _sets(tmp_path, gnu, f"-DCMAKE_CXX_FLAGS=-B{tmp_path}")
+    assert chosen == [isa for isa in ALL if isa != "avxvnni"]
+    (line,) = left_out
+    assert "the avxvnni kernels" in line
+    assert "-mavxvnni" in line
+
+
+@on_x86
+def test_only_the_sets_asked_for_are_built_and_scalar_is_one_of_them(tmp_path: Path) -> None:
+    assert _sets(tmp_path, "-DARK_ISAS=scalar;avx512;neon") == (["scalar", "avx512"], [])
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        _sets(tmp_path, "-DARK_ISAS=avx2")
+    assert "it must hold scalar" in error.value.stderr

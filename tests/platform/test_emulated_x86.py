@@ -22,7 +22,7 @@ def runner() -> ToolRunner:
 
 
 def test_every_kernel_set_is_there(runner: ToolRunner) -> None:
-    assert tuple(runner.isas()) == (*ISAS, "avx2", "scalar")
+    assert tuple(runner.isas()) == (*ISAS, "scalar")
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -42,9 +42,9 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(
     check_rows_alone(runner, isa, kind, 0, 512)
 
 
-def test_integer_results_are_those_of_avx2(runner: ToolRunner) -> None:
-    """Selections and codes come out of different sums; products of codes are exact everywhere."""
+def test_looked_up_codes_are_those_of_the_portable_kernels(runner: ToolRunner) -> None:
+    """No sums, so no rounding: every set gives the same bits."""
     for check in small_checks(5):
         if check.call.kernel == "embed":
-            results = runner.run([(check.call, isa, 1) for isa in ("avx512", "avx2")])
+            results = runner.run([(check.call, isa, 1) for isa in ("avx512", "scalar")])
             assert results[0]["y"].tobytes() == results[1]["y"].tobytes()
