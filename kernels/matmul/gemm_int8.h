@@ -7,7 +7,7 @@
 
 ARK_KERNEL_BEGIN
 
-constexpr int64_t kItemPanels = 4;  // per item of parallel work; they share the activations
+constexpr int64_t kItemPanels = 8;  // per item of parallel work; they share the activations
 static_assert(kItemPanels % kTilePanels == 0, "an item is whole tiles");
 static_assert(kItemPanels % 2 == 0, "an item is whole pairs of a gate and what it gates");
 constexpr int64_t kItemTotals = kRowBlock * kItemPanels * kLanes;
@@ -81,7 +81,7 @@ inline void unpack_panels(const Weights& w, int64_t panel_index, int64_t panels,
       store(b.scales + to, load_scales(w, slot));
       if (w.kind == Offsets::minimum) store(b.minimums + to, load_minimums(w, slot));
       if (w.kind == Offsets::zero_point) {
-        int32_t bias = w.type == DType::i8 ? kI8Bias : 0;
+        int32_t bias = (w.type == DType::i8 ? kI8Bias : 0) - middle_code(w.type);
         I zeros = add(load_zero_points(w, slot), iset(bias));
         memcpy(b.zeros + to, &zeros, sizeof(zeros));
       }
@@ -91,54 +91,51 @@ inline void unpack_panels(const Weights& w, int64_t panel_index, int64_t panels,
 
 // ---- tiles --------------------------------------------------------------------------------------
 
-// What a dot product begins with: the correction for the code that stands for zero.
-template <Offsets kKind>
-ARK_INLINE void begin_dot(const int32_t* corrections, const int32_t* zeros, I* dot) {
-  for (int r = 0; r < kTileRows; r++) {
-    I correction = iset(corrections[r]);
-    for (int c = 0; c < kTilePanels; c++) {
-      dot[r * kTilePanels + c] = kKind == Offsets::zero_point
-                                     ? mul(load_words(zeros + c * kLanes), correction)
-                                     : correction;
-    }
-  }
+// What the dot product of a cell begins with: the correction for the code that stands for zero.
+template <DType kCodes, Offsets kKind>
+ARK_INLINE I begin_dot(const int32_t* corrections, const int32_t* zeros, int cell) {
+  // Symmetric codes that count from their middle need none.
+  if (kKind == Offsets::symmetric && middle_code(kCodes) != 0) return izero();
+  I correction = iset(corrections[cell / kTilePanels]);
+  if (kKind != Offsets::zero_point) return correction;
+  return mul(load_words(zeros + cell % kTilePanels * kLanes), correction);
 }
 
 // Adds groups of a tile to its totals [kTileRows][kTilePanels][16].
 template <DType kCodes, Offsets kKind>
 inline void main_tile(const Weights& w, const RowTiles& t, const GemmBuffers& b, int64_t tile,
                       int64_t first, int64_t groups, int64_t apart, float* totals) {
-  constexpr int kCells = kTileRows * kTilePanels;
-  const int8_t* x = t.codes + (tile * w.inputs + first * w.x_group) * kTileRows;
+  const int64_t row_bytes = arranged_bytes(w.x_group);
+  const int8_t* x = t.codes + (tile * w.x_groups + first) * row_bytes * kTileRows;
   const uint8_t* weights = b.weights;
+  const float* scales = b.scales;
+  const float* minimums = b.minimums;
+  const int32_t* zeros = b.zeros;
   int64_t at = (tile * w.x_groups + first) * kTileRows;
-  V total[kCells];
-  for (int i = 0; i < kCells; i++) total[i] = load(totals + i * kLanes);
   for (int64_t g = 0; g < groups; g++) {
-    I dot[kCells];
-    const int64_t cell = g * kTilePanels * kLanes;
-    begin_dot<kKind>(t.corrections + at, b.zeros + cell, dot);
-    dot_tile<kCodes>(weights, apart, x, w.x_group, dot);
-    for (int c = 0; c < kTilePanels; c++) {
-      V scale = load(b.scales + cell + c * kLanes);
-      for (int r = 0; r < kTileRows; r++) {
-        V* to = &total[r * kTilePanels + c];
-        V product = to_float(dot[r * kTilePanels + c]);
-        *to = fma(product, mul(scale, set(t.scales[at + r])), *to);
-      }
-      if (kKind == Offsets::minimum) {
-        V minimum = load(b.minimums + cell + c * kLanes);
-        for (int r = 0; r < kTileRows; r++) {
-          V* to = &total[r * kTilePanels + c];
-          *to = fma(minimum, set(t.sums[at + r]), *to);
-        }
-      }
-    }
-    x += w.x_group * kTileRows;
+    const int32_t* corrections = t.corrections + at;
+    const float* steps = t.scales + at;
+    const float* sums = t.sums + at;
+    multiply_tile<kCodes>(
+        weights, apart, x, w.x_group,
+        [&](int i) { return begin_dot<kCodes, kKind>(corrections, zeros, i); },
+        [&](int i, I dot) {
+          int r = i / kTilePanels, c = i % kTilePanels;
+          V scale = load(scales + c * kLanes);
+          V total = load(totals + i * kLanes);
+          total = fma(to_float(dot), mul(scale, set(steps[r])), total);
+          if (kKind == Offsets::minimum) {
+            total = fma(load(minimums + c * kLanes), set(sums[r]), total);
+          }
+          store(totals + i * kLanes, total);
+        });
+    x += row_bytes * kTileRows;
     weights += w.x_group * kLanes;
+    scales += kTilePanels * kLanes;
+    minimums += kTilePanels * kLanes;
+    zeros += kTilePanels * kLanes;
     at += kTileRows;
   }
-  for (int i = 0; i < kCells; i++) store(totals + i * kLanes, total[i]);
 }
 
 // Adds the fine codes of one group of a row block to totals [kRowBlock][kTilePanels][16].
@@ -149,68 +146,76 @@ inline void fine_tiles(const Product& p, const GemmBuffers& b, int64_t block, in
   const RowTiles& t = p.tiles;
   int64_t count = t.fine_counts[block * w.x_groups + group];
   int64_t at = fine_start(w, p.rows, block, group);
-  const int8_t* x = t.fine_codes + at * w.x_group;
+  const int64_t row_bytes = arranged_bytes(w.x_group);
+  const int8_t* x = t.fine_codes + at * row_bytes;
+  const float* scales = b.scales + cell;
+  const int32_t* zeros = b.zeros + cell;
   while (count > 0) {
-    I dot[kTileRows * kTilePanels];
-    begin_dot<kKind>(t.fine_corrections + at, b.zeros + cell, dot);
-    dot_tile<kCodes>(weights, apart, x, w.x_group, dot);
-    int64_t live = smaller(count, kTileRows);
-    for (int64_t r = 0; r < live; r++) {
-      float* to = totals + t.fine_rows[at + r] * kTilePanels * kLanes;
-      V step = set(t.fine_scales[at + r]);
-      for (int c = 0; c < kTilePanels; c++, to += kLanes) {
-        V scale = load(b.scales + cell + c * kLanes);
-        store(to, fma(to_float(dot[r * kTilePanels + c]), mul(scale, step), load(to)));
-      }
-    }
-    x += w.x_group * kTileRows;
+    const int32_t* corrections = t.fine_corrections + at;
+    const float* steps = t.fine_scales + at;
+    const int32_t* rows = t.fine_rows + at;
+    multiply_tile<kCodes>(
+        weights, apart, x, w.x_group,
+        [&](int i) { return begin_dot<kCodes, kKind>(corrections, zeros, i); },
+        [&](int i, I dot) {
+          int r = i / kTilePanels, c = i % kTilePanels;
+          if (r >= count) return;
+          float* to = totals + (rows[r] * kTilePanels + c) * kLanes;
+          V scale = mul(load(scales + c * kLanes), set(steps[r]));
+          store(to, fma(to_float(dot), scale, load(to)));
+        });
+    x += row_bytes * kTileRows;
     at += kTileRows;
     count -= kTileRows;
   }
 }
 
-// One row block by the panels of one tile, all inputs.
+// One row block by the panels of an item. Panels take turns within a block of inputs, for which the
+// rows' codes stay in the second-level cache.
 template <DType kCodes, Offsets kKind>
 inline void multiply_panels(const Product& p, const GemmBuffers& b, int64_t block,
-                            int64_t first_panel, float* totals, float* fine) {
+                            int64_t first_panel, int64_t panels) {
   const Weights& w = p.w;
   int64_t row = block * kRowBlock;
   int64_t tiles = quotient_up(smaller(kRowBlock, p.rows - row), kTileRows);
-  int64_t panels = smaller(kTilePanels, p.panels - first_panel);
   int64_t most = block_inputs(w) / w.x_group;
   int64_t apart = block_inputs(w) * kLanes;
   constexpr int64_t kTileTotals = kTileRows * kTilePanels * kLanes;
   for (int64_t first = 0; first < w.x_groups; first += most) {
     int64_t groups = smaller(most, w.x_groups - first);
-    unpack_panels(w, first_panel, panels, first, groups, apart, b);
-    for (int64_t i = 0; i < tiles; i++) {
-      main_tile<kCodes, kKind>(w, p.tiles, b, row / kTileRows + i, first, groups, apart,
-                               totals + i * kTileTotals);
-    }
-    for (int64_t g = 0; g < groups; g++) {
-      fine_tiles<kCodes, kKind>(p, b, block, first + g, b.weights + g * w.x_group * kLanes, apart,
-                                g * kTilePanels * kLanes, fine);
+    for (int64_t c = 0; c < panels; c += kTilePanels) {
+      unpack_panels(w, first_panel + c, smaller(kTilePanels, panels - c), first, groups, apart, b);
+      float* totals = b.totals + c * kRowBlock * kLanes;
+      float* fine = b.fine + c * kRowBlock * kLanes;
+      for (int64_t i = 0; i < tiles; i++) {
+        main_tile<kCodes, kKind>(w, p.tiles, b, row / kTileRows + i, first, groups, apart,
+                                 totals + i * kTileTotals);
+      }
+      for (int64_t g = 0; g < groups; g++) {
+        fine_tiles<kCodes, kKind>(p, b, block, first + g, b.weights + g * w.x_group * kLanes, apart,
+                                  g * kTilePanels * kLanes, fine);
+      }
     }
   }
 }
 
 inline void multiply_panels(const Product& p, const GemmBuffers& b, int64_t block,
-                            int64_t first_panel, float* totals, float* fine) {
+                            int64_t first_panel, int64_t panels) {
   const Weights& w = p.w;
   if (w.type == DType::u2) {
-    multiply_panels<DType::u2, Offsets::symmetric>(p, b, block, first_panel, totals, fine);
+    multiply_panels<DType::u2, Offsets::symmetric>(p, b, block, first_panel, panels);
   } else if (w.type == DType::u4 && w.kind == Offsets::symmetric) {
-    multiply_panels<DType::u4, Offsets::symmetric>(p, b, block, first_panel, totals, fine);
+    multiply_panels<DType::u4, Offsets::symmetric>(p, b, block, first_panel, panels);
   } else if (w.type == DType::u4 && w.kind == Offsets::zero_point) {
-    multiply_panels<DType::u4, Offsets::zero_point>(p, b, block, first_panel, totals, fine);
+    multiply_panels<DType::u4, Offsets::zero_point>(p, b, block, first_panel, panels);
   } else if (w.type == DType::u4) {
-    multiply_panels<DType::u4, Offsets::minimum>(p, b, block, first_panel, totals, fine);
+    multiply_panels<DType::u4, Offsets::minimum>(p, b, block, first_panel, panels);
   } else if (w.kind == Offsets::symmetric) {
-    multiply_panels<DType::i8, Offsets::symmetric>(p, b, block, first_panel, totals, fine);
+    multiply_panels<DType::i8, Offsets::symmetric>(p, b, block, first_panel, panels);
   } else if (w.kind == Offsets::zero_point) {
-    multiply_panels<DType::i8, Offsets::zero_point>(p, b, block, first_panel, totals, fine);
+    multiply_panels<DType::i8, Offsets::zero_point>(p, b, block, first_panel, panels);
   } else {
-    multiply_panels<DType::i8, Offsets::minimum>(p, b, block, first_panel, totals, fine);
+    multiply_panels<DType::i8, Offsets::minimum>(p, b, block, first_panel, panels);
   }
 }
 
@@ -227,13 +232,10 @@ inline void multiply_item(void* user, int64_t index, int32_t thread) {
   int64_t panels = smaller(kItemPanels, p.panels - panel);
   memset(b.totals, 0, kItemTotals * sizeof(float));
   memset(b.fine, 0, kItemTotals * sizeof(float));
-  constexpr int64_t kApart = kRowBlock * kTilePanels * kLanes;
   begin_tiles(p.w.x_group);
-  for (int64_t i = 0; i < panels; i += kTilePanels) {
-    int64_t from = i / kTilePanels * kApart;
-    multiply_panels(p, b, block, panel + i, b.totals + from, b.fine + from);
-  }
+  multiply_panels(p, b, block, panel, panels);
   end_tiles();
+  constexpr int64_t kApart = kRowBlock * kTilePanels * kLanes;
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t i = 0; i < panels; i++) {
       int64_t from = i / kTilePanels * kApart + (r * kTilePanels + i % kTilePanels) * kLanes;

@@ -92,6 +92,25 @@ ARK_KERNEL_BEGIN
 ARK_INLINE B tile_bytes(B codes) { return codes; }
 #endif
 
+#if !defined(ARK_ISA_avx2)
+// An instruction set may want codes counted from their middle, and sums that start from a value of
+// its own (start_of) every kStartSpan inputs; 0: no such values lie among a row's inputs.
+ARK_INLINE int32_t middle_code(DType) { return 0; }
+constexpr int64_t kStartSpan = 0;
+ARK_INLINE int32_t start_of(const int8_t*, int64_t, int32_t) { return 0; }
+
+// finish(i, dot) for each cell i of a tile, with begin(i) added to its products.
+
+template <DType kCodes, typename Begin, typename Finish>
+ARK_INLINE void multiply_tile(const uint8_t* weights, int64_t apart, const int8_t* x,
+                              int64_t inputs, Begin begin, Finish finish) {
+  I dot[kTileRows * kTilePanels];
+  for (int i = 0; i < kTileRows * kTilePanels; i++) dot[i] = begin(i);
+  dot_tile<kCodes>(weights, apart, x, inputs, dot);
+  for (int i = 0; i < kTileRows * kTilePanels; i++) finish(i, dot[i]);
+}
+#endif
+
 #if !defined(ARK_ISA_amx)
 // Inputs of a row of activations that lie side by side; a divisor of the group.
 ARK_INLINE int64_t row_step(int64_t) { return kTileStep; }

@@ -1,6 +1,7 @@
 // Activations of many rows, arranged so that a tile of a product walks one stream of them.
 //
-// Rows are cut in tiles of kTileRows; a tile's codes are [inputs/step][kTileRows][step].
+// Rows are cut in tiles of kTileRows; a tile's codes are [inputs/step][kTileRows][step], where
+// step = row_step(group).
 // The fine codes are sparse: per block of kRowBlock rows and per group, those rows that have any
 // are packed together in tiles of their own, so that they cost in proportion to their number.
 #pragma once
@@ -14,13 +15,13 @@ ARK_KERNEL_BEGIN
 constexpr int64_t kRowBlock = (256 + kTileRows - 1) / kTileRows * kTileRows;
 
 struct RowTiles {
-  int8_t* codes;         // [tiles][inputs/step][kTileRows][step], step = row_step(group)
+  int8_t* codes;         // [tiles][groups][arranged_bytes/step][kTileRows][step]
   float* scales;         // [tiles][groups][kTileRows], as all three
   int32_t* corrections;  // what zero * code_sum takes from a dot product, or the negative code_sum
   float* sums;           // of the dequantized activations
   // Of each row block and group; a block has room for all of its rows.
   int32_t* fine_counts;  // [blocks][groups]
-  int8_t* fine_codes;    // [blocks][groups][room/kTileRows][group/step][kTileRows][step]
+  int8_t* fine_codes;    // [blocks][groups][room/kTileRows][arranged_bytes/step][kTileRows][step]
   float* fine_scales;    // [blocks][groups][room]
   int32_t* fine_corrections;
   int32_t* fine_rows;  // row within the block
@@ -28,23 +29,39 @@ struct RowTiles {
 
 ARK_INLINE int64_t padded_rows(int64_t rows) { return round_up(rows, kTileRows); }
 
-inline void place_row_tiles(int64_t rows, int64_t inputs, int64_t groups, Cursor* at, RowTiles* t) {
+// Bytes of a row's codes of one group, with the values that sums start from (gemm_tile.h).
+ARK_INLINE int64_t arranged_bytes(int64_t group) {
+  return kStartSpan ? group + quotient_up(group, kStartSpan) * kTileStep : group;
+}
+
+inline void place_row_tiles(int64_t rows, int64_t group, int64_t groups, Cursor* at, RowTiles* t) {
   int64_t padded = padded_rows(rows);
-  t->codes = at->take<int8_t>(padded * inputs);
+  int64_t bytes = arranged_bytes(group) * groups;
+  t->codes = at->take<int8_t>(padded * bytes);
   t->scales = at->take<float>(padded * groups);
   t->corrections = at->take<int32_t>(padded * groups);
   t->sums = at->take<float>(padded * groups);
   t->fine_counts = at->take<int32_t>(quotient_up(rows, kRowBlock) * groups);
-  t->fine_codes = at->take<int8_t>(padded * inputs);
+  t->fine_codes = at->take<int8_t>(padded * bytes);
   t->fine_scales = at->take<float>(padded * groups);
   t->fine_corrections = at->take<int32_t>(padded * groups);
   t->fine_rows = at->take<int32_t>(padded * groups);
 }
 
-// Codes of one row, n inputs from a multiple of step on, into its place in a tile.
-ARK_INLINE void arrange_codes(const int8_t* from, int64_t n, int64_t step, int8_t* to) {
-  for (int64_t k = 0; k < n; k += step, to += kTileRows * step) {
-    memcpy(to, from + k, static_cast<size_t>(step));
+// Codes of one row and group into their place in a tile.
+ARK_INLINE void arrange_codes(const Weights& w, const int8_t* from, int8_t* to) {
+  int64_t step = row_step(w.x_group);
+  int64_t span = kStartSpan ? kStartSpan : w.x_group;
+  for (int64_t first = 0; first < w.x_group; first += span) {
+    int64_t n = smaller(span, w.x_group - first);
+    if (kStartSpan) {
+      int32_t start = start_of(from + first, n, middle_code(w.type));
+      memcpy(to, &start, sizeof(start));
+      to += kTileRows * kTileStep;
+    }
+    for (int64_t k = 0; k < n; k += step, to += kTileRows * step) {
+      memcpy(to, from + first + k, static_cast<size_t>(step));
+    }
   }
 }
 ARK_INLINE void clear_codes(int64_t n, int64_t step, int8_t* to) {
@@ -57,6 +74,7 @@ ARK_INLINE void clear_codes(int64_t n, int64_t step, int8_t* to) {
 ARK_INLINE int32_t correction_of(const Weights& w, int32_t code_sum) {
   if (w.kind == Offsets::zero_point) return -code_sum;
   int32_t zero = w.kind == Offsets::minimum ? minimum_shift(w) : symmetric_zero(w);
+  zero -= middle_code(w.type);
   if (w.type == DType::i8) zero += kI8Bias;
   return -zero * code_sum;
 }
@@ -65,12 +83,13 @@ ARK_INLINE int32_t correction_of(const Weights& w, int32_t code_sum) {
 inline void arrange_tile(const Weights& w, const Activations& a, int64_t rows, const RowTiles& t,
                          int64_t tile) {
   int64_t step = row_step(w.x_group);
+  int64_t bytes = arranged_bytes(w.x_group);
   for (int64_t r = 0; r < kTileRows; r++) {
     int64_t row = tile * kTileRows + r;
-    int8_t* codes = t.codes + tile * kTileRows * w.inputs + r * step;
+    int8_t* codes = t.codes + tile * kTileRows * bytes * w.x_groups + r * step;
     int64_t to = tile * w.x_groups * kTileRows + r;
     if (row >= rows) {
-      clear_codes(w.inputs, step, codes);
+      clear_codes(bytes * w.x_groups, step, codes);
       for (int64_t g = 0; g < w.x_groups; g++, to += kTileRows) {
         t.scales[to] = 0;
         t.corrections[to] = 0;
@@ -78,7 +97,9 @@ inline void arrange_tile(const Weights& w, const Activations& a, int64_t rows, c
       }
       continue;
     }
-    arrange_codes(a.codes + row * w.inputs, w.inputs, step, codes);
+    for (int64_t g = 0; g < w.x_groups; g++) {
+      arrange_codes(w, a.codes + row * w.inputs + g * w.x_group, codes + g * bytes * kTileRows);
+    }
     int64_t from = row * w.x_groups;
     for (int64_t g = 0; g < w.x_groups; g++, from++, to += kTileRows) {
       t.scales[to] = a.scales[from];
@@ -102,15 +123,16 @@ inline void gather_fine(const Weights& w, const Activations& a, int64_t rows, co
   int64_t last = smaller(first + kRowBlock, rows);
   int64_t start = fine_start(w, rows, block, group);
   int64_t step = row_step(w.x_group);
+  int64_t bytes = arranged_bytes(w.x_group);
   int64_t n = 0;
   auto place_of = [&](int64_t i) {
     int64_t tile = (start + i) / kTileRows;
-    return t.fine_codes + tile * kTileRows * w.x_group + i % kTileRows * step;
+    return t.fine_codes + tile * kTileRows * bytes + i % kTileRows * step;
   };
   for (int64_t row = first; row < last; row++) {
     int64_t at = row * w.x_groups + group;
     if (!a.coarse[at]) continue;
-    arrange_codes(a.fine_codes + row * w.inputs + group * w.x_group, w.x_group, step, place_of(n));
+    arrange_codes(w, a.fine_codes + row * w.inputs + group * w.x_group, place_of(n));
     t.fine_scales[start + n] = a.scales[at] * (1.0f / kFineSteps);
     t.fine_corrections[start + n] = correction_of(w, a.fine_sums[at]);
     t.fine_rows[start + n] = static_cast<int32_t>(row - first);
@@ -118,7 +140,7 @@ inline void gather_fine(const Weights& w, const Activations& a, int64_t rows, co
   }
   t.fine_counts[block * w.x_groups + group] = static_cast<int32_t>(n);
   for (; n % kTileRows != 0; n++) {
-    clear_codes(w.x_group, step, place_of(n));
+    clear_codes(bytes, step, place_of(n));
     t.fine_scales[start + n] = 0;
     t.fine_corrections[start + n] = 0;
   }
