@@ -41,12 +41,13 @@ Progress = Callable[[str, float], None]
 """Told what is being done, and the fraction of the whole that is done."""
 
 DEFAULT_CONTEXT = 32768
+DEFAULT_QUANT = "w4g128"
 # LongRoPE models are extended to 128K by replacing the factor arrays alone.
 LONG_ROPE_CONTEXT = 131072
 SMALLEST_CHUNK, LARGEST_CHUNK = 1, 8192
 # Resident bytes of a tokenizer in Python, measured with 49 thousand tokens and as many merges,
 # and with 73 thousand tokens without merges.
-_BYTES_PER_TOKEN = 380
+BYTES_PER_TOKEN = 380
 _BYTES_PER_MERGE = 500
 
 
@@ -125,13 +126,14 @@ def compile_checkpoint(
     """Compile a checkpoint that is already open, as :func:`compile` does one on disk."""
     report = progress or (lambda _what, _fraction: None)
     check_options(target, quant, chunk, sparse, kv)
-    kv_type = None if kv is None else kv_types.parse(kv)
     device = find_device(target)
+    kv = kv or device.kv or None
+    kv_type = None if kv is None else kv_types.parse(kv)
     backend = backends.get(device.backend)
     config = dataclasses.replace(checkpoint.config, sparse=choose_sparse(checkpoint.config, sparse))
     tokens = choose_context(config, context)
     options = CompileOptions(context=tokens, chunk=min(chunk, tokens))
-    quant = choose_quant(checkpoint, quant)
+    quant = choose_quant(checkpoint, quant, device.quantization or DEFAULT_QUANT)
     destination = Path(output) if output is not None else default_output(checkpoint)
 
     report("building the graph", 0.01)
@@ -175,19 +177,35 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def find_device(target: str) -> Device:
-    """The device profile of a target; a backend's own name stands for any device it has.
+    """The device of a target, of which a backend is there; a backend's name is any device it has.
 
     Raises:
-        UnknownBackendError: neither a device nor a backend; lists both.
+        UnknownBackendError: neither a device nor a backend; lists both. Or nothing compiles for
+            that processor of the device.
+        DeviceProfileError: the file of a profile breaks its rules.
     """
-    profiles = {device.name: device for device in devices.all()}
-    if target in profiles:
-        return profiles[target]
-    if target in backends.names():
-        return Device(name=target, backend=target)
+    known = [profile.name for profile in devices.profiles()]
+    base = target.removesuffix(":cpu").removesuffix(":gpu")
+    if base not in known and not base.endswith(".toml"):
+        if target in backends.names():
+            return Device(name=target, backend=target)
+        raise UnknownBackendError(
+            f"no target is called {target[:60]!r}",
+            f"a device ({', '.join(known)}) or a backend ({', '.join(backends.names())})",
+        )
+    profile, unit = devices.find(target)
+    if unit.backend in backends.names():
+        return profile.device(unit)
+    others = [
+        f"--target {base}:{other.name} compiles for its {other.name.upper()}"
+        for other in profile.units.values()
+        if other.backend in backends.names()
+    ]
     raise UnknownBackendError(
-        f"no target is called {target[:60]!r}",
-        f"a device ({', '.join(profiles)}) or a backend ({', '.join(backends.names())})",
+        f"the backend {unit.backend!r}, which compiles for the {unit.name.upper()} of "
+        f"{profile.name}, is not there",
+        f"one of {', '.join(backends.names())}",
+        others[0] if others else "install a package that provides it",
     )
 
 
@@ -242,17 +260,17 @@ def choose_sparse(config: ModelConfig, mode: str) -> SparseConfig | None:
     return SparseConfig(generation="A", lse="exact")
 
 
-def choose_quant(checkpoint: Checkpoint, quant: str | None) -> str:
+def choose_quant(checkpoint: Checkpoint, quant: str | None, default: str = DEFAULT_QUANT) -> str:
     """The quantization that was asked for, with its default and with ``keep`` filled in.
 
-    By default what the checkpoint is quantized to is kept, else it is ``w4g128``. Projections that
+    By default what the checkpoint is quantized to is kept, else it is ``default``. Projections that
     are ternary but stored as floats count as quantized, and are kept by a ternary scheme.
     """
     if quant not in (None, "keep"):
         return str(quant)
     if any(isinstance(t.storage, GroupScheme) for t in checkpoint.tensors.values()):
         return "keep"
-    return detect.ternary(checkpoint) or quant or "w4g128"
+    return detect.ternary(checkpoint) or quant or default
 
 
 def default_output(checkpoint: Checkpoint) -> Path:
@@ -299,7 +317,7 @@ def write_tokenizer(
         files.add_bos, files.bos_id, tuple(files.eos_ids), tuple(files.special_ids)
     )
     merges = json.loads(text).get("model", {}).get("merges") or ()
-    resident = _BYTES_PER_TOKEN * len(pieces) + _BYTES_PER_MERGE * len(merges)
+    resident = BYTES_PER_TOKEN * len(pieces) + _BYTES_PER_MERGE * len(merges)
     return settings, len(vocabulary) + resident
 
 

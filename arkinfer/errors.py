@@ -78,6 +78,14 @@ class UnknownBackendError(ArkInferError):
     """A backend or target name that nothing provides."""
 
 
+class UnknownDeviceError(UnknownBackendError):
+    """A device that no profile describes, or a processor that it does not have."""
+
+
+class DeviceProfileError(ArkInferError):
+    """A device profile that breaks its rules; names the place in the file."""
+
+
 class MissingExtraError(ArkInferError):
     """A feature that needs an optional dependency; names the command to install it."""
 

@@ -17,6 +17,7 @@ from arkinfer.system import available_memory
 
 # The interpreter with what `arkinfer run` imports; measured as resident bytes on Linux.
 PROCESS_BYTES = 48 << 20
+_SMALLEST_CONTEXT = 2048  # of those that tables show
 _COARSE = 4  # coarse windows and strides are this many fine ones
 
 
@@ -105,6 +106,16 @@ def table(manifest: Manifest, context: int | None = None, kv: KvType | None = No
         tokenizer=manifest.memory.tokenizer,
         process=PROCESS_BYTES,
     )
+
+
+def contexts(largest: int) -> list[int]:
+    """What tables show: powers of two from 2,048 up to the largest context, which comes last."""
+    below = []
+    tokens = _SMALLEST_CONTEXT
+    while tokens < largest:
+        below.append(tokens)
+        tokens *= 2
+    return [*below, largest]
 
 
 def largest_context(manifest: Manifest, available: int, kv: KvType | None = None) -> int:

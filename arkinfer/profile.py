@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import collections
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from arkinfer import kv_types
+from arkinfer import work
 from arkinfer.bundle import Bundle
-from arkinfer.config import ModelConfig, SparseConfig
 from arkinfer.errors import InvalidBundleError
 from arkinfer.kv_types import KvType
 from arkinfer.runtime.native_session import Step
 from arkinfer.runtime.session import Session
-
-_LAYER = re.compile(r"\blayers\.\d+\.")
-_ATTENTION = ("attention", "block_sparse_attention")
-Key = tuple[str, str]
-"""A step's kernel and its stage, the number of the layer left out."""
+from arkinfer.work import Key, PlanWork
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ def trace(
     calls: dict[Key, int] = collections.defaultdict(int)
 
     def add(step: Step) -> None:
-        key = _key(step.kernel, step.stage)
+        key = work.key_of(step.kernel, step.stage)
         seconds[key] += step.seconds
         calls[key] += 1
 
@@ -91,40 +85,9 @@ def bytes_read(bundle: Bundle, past: int, kv: KvType) -> dict[Key, int]:
     Raises:
         InvalidBundleError: the plan is not what docs/bundle.md describes.
     """
-    found: dict[Key, int] = collections.defaultdict(int)
     try:
         plan: dict[str, Any] = json.loads(bundle.read_text("plan.json"))
-        sizes = {weight["name"]: int(weight["bytes"]) for weight in plan["weights"]}
-        for step in [*plan["body"], *plan["head"]]:
-            key = _key(step["kernel"], step.get("stage", ""))
-            if step["kernel"] != "embed":
-                names = [o["weight"] for o in step["operands"].values() if "weight" in o]
-                found[key] += sum(sizes[name] for name in names)
-            found[key] += _cache_bytes(step["kernel"], bundle.manifest.model, past, kv)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise InvalidBundleError(f"plan.json cannot be read: {error!r}") from None
-    return dict(found)
-
-
-def _key(kernel: str, stage: str) -> Key:
-    return kernel, _LAYER.sub("layers.*.", stage)
-
-
-def _cache_bytes(kernel: str, model: ModelConfig, past: int, kv: KvType) -> int:
-    """What one step reads of the caches, of all KV heads."""
-    visited, windows = _visited(model.sparse, past)
-    block = 0
-    if kernel in _ATTENTION:
-        block = visited * kv_types.key_block_bytes(kv, model.head_dim)
-        block += visited * kv_types.value_block_bytes(kv, model.head_dim)
-    elif kernel == "select_blocks":
-        block = windows * kv_types.compressed_block_bytes(kv, model.head_dim)
-    return model.num_kv_heads * block // kv_types.BLOCK
-
-
-def _visited(sparse: SparseConfig | None, past: int) -> tuple[int, int]:
-    """Tokens and compressed windows that attention reads after ``past`` tokens."""
-    if sparse is None or past + 1 < sparse.dense_len:
-        return past, 0
-    fine = max(past - sparse.kernel_size, 0) // sparse.kernel_stride
-    return min(past, sparse.max_blocks * sparse.block_size), fine
+    steps = PlanWork(plan, bundle.manifest.model).at(past, kv)
+    return {key: step.bytes for key, step in steps.items()}

@@ -88,6 +88,19 @@ class Backend(Protocol):
 
 
 @runtime_checkable
+class PlansSteps(Protocol):
+    """A backend that can say what it would run before it has seen a weight."""
+
+    def plan(self, graph: Graph, options: CompileOptions) -> tuple[dict[str, Any], int]:
+        """The content of ``plan.json``, and the bytes of activations and scratch.
+
+        Raises:
+            LoweringError, UnsupportedQuantizationError: as :meth:`Backend.compile`.
+        """
+        ...
+
+
+@runtime_checkable
 class KeepsWeights(Protocol):
     """A backend whose bundles still hold the weights of the neutral graph."""
 

@@ -1,126 +1,93 @@
 """Device profiles: one TOML file per device, and the detection of this machine.
 
-A profile is data: ``description``, ``backend``, ``arch`` (``"any"``,
-``"x86_64"`` or ``"aarch64"``), and optionally ``features`` (instruction-set
-extensions that must be there), ``cores`` and ``memory`` (bytes; 0: whatever
-the machine has).
+A profile is data; docs/devices.md describes it. Adding a device adds a file to this folder, or
+anywhere: a path that ends in ``.toml`` stands for a device wherever a name does.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import re
-import tomllib
-from dataclasses import dataclass
+import functools
 from pathlib import Path
 
-from arkinfer.errors import UnknownBackendError
-from arkinfer.system import total_memory
+from arkinfer.devices._detect import detect, match, names
+from arkinfer.devices._profile import LIMITS, PRECISIONS, Device, Figure, Profile, Unit
+from arkinfer.devices._read import parse, read
+from arkinfer.errors import UnknownDeviceError
+
+__all__ = [
+    "LIMITS",
+    "PRECISIONS",
+    "Device",
+    "Figure",
+    "Profile",
+    "Unit",
+    "all",
+    "detect",
+    "find",
+    "get",
+    "here",
+    "match",
+    "names",
+    "parse",
+    "profiles",
+    "read",
+]
 
 _FOLDER = Path(__file__).parent
-_ARCH = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
-_INTERESTING = {
-    "avx2": "avx2",
-    "fma": "fma",
-    "f16c": "f16c",
-    "avx512f": "avx512",
-    "avx512_vnni": "avx512vnni",
-    "avx_vnni": "avxvnni",
-    "asimd": "neon",
-    "asimddp": "dotprod",
-    "i8mm": "i8mm",
-}
 
 
-@dataclass(frozen=True)
-class Device:
-    """What a bundle is compiled for.
-
-    Attributes:
-        name: how users ask for it (``--target``).
-        backend: the backend that compiles for it.
-        arch: ``"any"``, ``"x86_64"`` or ``"aarch64"``.
-        features: instruction-set extensions that are required (profiles) or
-            present (detected devices), in ArkInfer's spelling.
-        cores: usable cores; 0 when it is not fixed.
-        memory: bytes; 0 when it is not fixed.
-        description: one line for ``arkinfer devices``.
-    """
-
-    name: str
-    backend: str
-    arch: str = "any"
-    features: tuple[str, ...] = ()
-    cores: int = 0
-    memory: int = 0
-    description: str = ""
-
-    def runs_on(self, machine: Device) -> bool:
-        """Whether a bundle compiled for this profile runs on a detected machine."""
-        return self.arch in ("any", machine.arch) and set(self.features) <= set(machine.features)
+@functools.cache
+def profiles() -> tuple[Profile, ...]:
+    """Every profile that comes with ArkInfer, ordered by name."""
+    return tuple(read(path) for path in sorted(_FOLDER.glob("*.toml"), key=lambda p: p.stem))
 
 
 def all() -> tuple[Device, ...]:
-    """Every profile, ordered by name."""
-    return tuple(_read(path) for path in sorted(_FOLDER.glob("*.toml")))
+    """What each profile compiles for by default, ordered by name."""
+    return tuple(profile.device() for profile in profiles())
+
+
+def find(name: str) -> tuple[Profile, Unit]:
+    """The device and the processor that a name stands for.
+
+    Args:
+        name: a profile's name or the path of a ``.toml`` file, for its default
+            processor; with ``":cpu"`` or ``":gpu"`` behind it for that one.
+
+    Raises:
+        UnknownDeviceError: no such profile, or it has no such processor; lists those that exist.
+        DeviceProfileError: a file that breaks the rules.
+    """
+    base, colon, unit = name.rpartition(":")
+    if not colon or unit not in ("cpu", "gpu"):
+        base, unit = name, ""
+    if base.endswith(".toml"):
+        profile = read(Path(base))
+    else:
+        known = {profile.name: profile for profile in profiles()}
+        if base not in known:
+            raise UnknownDeviceError(
+                f"no device is called {base[:60]!r}",
+                f"one of {', '.join(known)}, or the path of a .toml file",
+            )
+        profile = known[base]
+    if unit and unit not in profile.units:
+        raise UnknownDeviceError(
+            f"{profile.name} has no {unit}", f"{profile.name}:{next(iter(profile.units))}"
+        )
+    return profile, profile.units[unit] if unit else profile.default
 
 
 def get(name: str) -> Device:
-    """The profile of a name.
+    """What a name compiles for; see :func:`find`.
 
     Raises:
-        UnknownBackendError: no such profile; lists those that exist.
+        UnknownDeviceError, DeviceProfileError: as :func:`find`.
     """
-    profiles = {device.name: device for device in all()}
-    if name not in profiles:
-        raise UnknownBackendError(
-            f"no device is called {name[:60]!r}", f"one of {', '.join(profiles)}"
-        )
-    return profiles[name]
+    profile, unit = find(name)
+    return profile.device(unit)
 
 
-def detect() -> Device:
-    """This machine, as the ``cpu`` backend sees it."""
-    arch = _ARCH.get(platform.machine().lower(), platform.machine().lower())
-    return Device(
-        name="cpu",
-        backend="cpu",
-        arch=arch,
-        features=_features(arch),
-        cores=_cores(),
-        memory=total_memory(),
-        description=_model_name() or platform.processor() or arch,
-    )
-
-
-def _read(path: Path) -> Device:
-    data = tomllib.loads(path.read_text("utf-8"))
-    features = tuple(data.pop("features", ()))
-    return Device(name=path.stem, features=features, **data)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _cpuinfo() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text("utf-8", "replace")
-    except OSError:
-        return ""
-
-
-def _features(arch: str) -> tuple[str, ...]:
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", _cpuinfo(), re.MULTILINE)
-    words = set(found.group(1).split()) if found else set()
-    if not words and arch == "aarch64":
-        words = {"asimd"}  # NEON is part of the architecture
-    return tuple(ours for theirs, ours in _INTERESTING.items() if theirs in words)
-
-
-def _model_name() -> str:
-    found = re.search(r"^model name\s*:\s*(.*)$", _cpuinfo(), re.MULTILINE)
-    return found.group(1).strip() if found else ""
+def here() -> Profile | None:
+    """The profile of this machine, where one names it."""
+    return match(profiles(), names())

@@ -1,58 +1,86 @@
-"""``arkinfer devices``: what can be compiled for, and what this machine is."""
+"""``arkinfer devices``: what can be compiled for, what this machine is, and how fast it may be."""
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Annotated, Any
 
-from arkinfer.cli.options import Json
+import typer
+
+from arkinfer.cli.options import Json, Kv
 
 
-def devices(json: Json = False) -> None:
-    """List the targets of 'arkinfer compile', and describe this machine."""
-    from arkinfer import devices as profiles
-    from arkinfer.cli import show
-    from arkinfer.errors import NativeLibraryError
-    from arkinfer.runtime import library
-    from arkinfer.system import available_memory
-
-    machine = profiles.detect()
-    try:
-        kernel_sets = library.instruction_sets()
-    except NativeLibraryError as error:
-        kernel_sets, missing = [], str(error)
-    else:
-        missing = ""
-    targets = profiles.all()
-    if json:
-        show.as_json(
-            {
-                "machine": {
-                    **dataclasses.asdict(machine),
-                    "available_memory": available_memory(),
-                    "isas": kernel_sets,
-                },
-                "targets": [
-                    {**dataclasses.asdict(t), "runs_here": t.runs_on(machine)} for t in targets
-                ],
-            }
-        )
-        return
-    show.table(
-        "Targets",
-        ["name", "backend", "architecture", "runs here", "what it is"],
-        (
-            [t.name, t.backend, t.arch, "yes" if t.runs_on(machine) else "no", t.description]
-            for t in targets
+def devices(
+    device: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DEVICE]",
+            help="Show this one: a name from the list, or a profile's .toml file; with :cpu or "
+            ":gpu behind it for that processor.",
         ),
-    )
-    show.facts(
-        "This machine",
-        [
-            ("processor", machine.description),
-            ("architecture", machine.arch),
-            ("features", " ".join(machine.features) or "-"),
-            ("cores", str(machine.cores)),
-            ("memory", f"{show.size(machine.memory)}, {show.size(available_memory())} free"),
-            ("kernel sets", " ".join(kernel_sets) or missing or "-"),
-        ],
-    )
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Predict speed and memory of a bundle, a checkpoint, or a known model such as "
+            "MiniCPM4.1-8B.",
+        ),
+    ] = None,
+    detect: Annotated[
+        bool, typer.Option("--detect", help="Only this machine: its processor, and its profile.")
+    ] = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="Measure this machine's memory and products, and predict from that."
+        ),
+    ] = False,
+    quant: Annotated[
+        str | None,
+        typer.Option(metavar="SCHEME", help="As of 'compile'.", show_default="the device's"),
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(metavar="TOKENS", help="The longest context.", show_default="as 'compile'"),
+    ] = None,
+    sparse: Annotated[str, typer.Option(metavar="auto|on|off|force", help="As of 'compile'.")] = (
+        "auto"
+    ),
+    kv: Annotated[
+        Kv | None, typer.Option(help="KV cache type.", show_default="the device's")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the targets of 'arkinfer compile', describe one or this machine, predict speed."""
+    from arkinfer import devices as profiles
+    from arkinfer.cli import device_records as records
+    from arkinfer.cli import device_views, show
+    from arkinfer.errors import InvalidOptionError
+    from arkinfer.planning import Options
+
+    if model is None and (quant or context or kv or sparse != "auto"):
+        raise InvalidOptionError("these options are those of a prediction", "--model with them")
+    wanted = profiles.find(device) if device else None
+    machine = records.Machine.detect()
+    if measure:
+        machine.measure(wanted)
+    this = detect or measure
+    if wanted is None and this:
+        wanted = machine.target()
+    record: dict[str, Any] = {}
+    if this or not (device or model):
+        record["machine"] = machine.record()
+    if model is not None:
+        options = Options(quant, context, sparse=sparse, kv=kv.value if kv else None)
+        if wanted is None:
+            record |= records.predict_all(model, options, machine)
+        else:
+            record |= records.predict_one(model, options, wanted, machine)
+    elif device and wanted:
+        record["profile"] = records.describe(*wanted)
+    elif not this:
+        record["targets"] = records.listing(machine)
+    if json:
+        show.as_json(record)
+    else:
+        device_views.show_record(record)

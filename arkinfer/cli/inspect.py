@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from arkinfer.manifest import Manifest
     from arkinfer.memory import MemoryTable
 
-_SMALLEST_CONTEXT = 2048
-
 
 def inspect(
     bundle: BundlePath,
@@ -32,7 +30,7 @@ def inspect(
     """Show what is in a bundle, and the memory that it needs at each context length."""
     from arkinfer import kv_types, memory
     from arkinfer.bundle import Bundle
-    from arkinfer.cli import show
+    from arkinfer.cli import device_records, device_views, show
     from arkinfer.system import available_memory
 
     opened = Bundle.open(bundle)
@@ -40,8 +38,11 @@ def inspect(
         opened.check()
     manifest = opened.manifest
     kv_type = None if kv is None else kv_types.parse(kv)
-    tables = [memory.table(manifest, tokens, kv_type) for tokens in contexts(manifest.context)]
+    tables = [
+        memory.table(manifest, tokens, kv_type) for tokens in memory.contexts(manifest.context)
+    ]
     operators = graph_summary(opened)
+    predicted = device_records.predict_compiled(opened, kv_type)
     free = available_memory()
     if json:
         show.as_json(
@@ -52,6 +53,7 @@ def inspect(
                 "memory": [{**dataclasses.asdict(t), "total": t.total} for t in tables],
                 "available_memory": free,
                 "operators": operators,
+                "predicted": predicted,
             }
         )
         return
@@ -61,18 +63,10 @@ def inspect(
         ["context", *map(_short, tables[0].rows), "total", "fits"],
         [_memory_row(table, free) for table in tables],
     )
+    if predicted:
+        device_views.show_prediction(predicted)
     if operators:
         show.table("Graph", ["operator", "count"], [[n, str(c)] for n, c in operators.items()])
-
-
-def contexts(largest: int) -> list[int]:
-    """Powers of two from 2,048 up to the bundle's context, which comes last."""
-    below = []
-    tokens = _SMALLEST_CONTEXT
-    while tokens < largest:
-        below.append(tokens)
-        tokens *= 2
-    return [*below, largest]
 
 
 def graph_summary(bundle: Bundle) -> dict[str, int]:

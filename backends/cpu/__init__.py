@@ -19,7 +19,7 @@ from arkinfer.bundle_writer import BundleWriter
 from arkinfer.checkpoint import Checkpoint
 from arkinfer.devices import Device
 from arkinfer.errors import InvalidBundleError
-from arkinfer.graph.graph import Graph
+from arkinfer.graph.graph import Graph, WeightSpec
 
 # Rows of logits that one run of the head computes, when logits of many tokens are asked for.
 OUTPUT_ROWS = 16
@@ -47,23 +47,20 @@ class CpuBackend:
             LoweringError: the graph holds an operator or a structure without a kernel.
             UnsupportedQuantizationError: a weight that the packed layouts cannot hold.
         """
-        from arkinfer.backends.cpu.lower import lower
-
-        plan, walk = lower(graph)
-        specs = list((walk.weights | graph.weights).values())
-        parts = [part for spec in specs for part in weights.tensors_of(spec)]
-        extra = [weights.PackedTensor(n, "f32", v.shape) for n, v in walk.vectors.items()]
-        tensors = weights.lay_out([*parts, *extra])
-        content = plan.to_json(options.chunk, min(OUTPUT_ROWS, options.chunk), tensors)
-        writer.arena_bytes = content["arena_bytes"] + _scratch_bytes(plan, options.chunk)
+        content, writer.arena_bytes, specs, vectors = _planned(graph, options)
         with writer.open_file("plan.json") as file:
             file.write(json.dumps(content, indent=1).encode())
         with writer.open_file("weights.bin") as file:
             for spec in specs:
                 weights.write_weight(file, spec, checkpoint)
-            for values in walk.vectors.values():
+            for values in vectors:
                 weights.write_vector(file, values)
             writer.weights_bytes = file.align(1)
+
+    def plan(self, graph: Graph, options: CompileOptions) -> tuple[dict[str, Any], int]:
+        """See :class:`arkinfer.backends.PlansSteps`."""
+        content, arena_bytes, _, _ = _planned(graph, options)
+        return content, arena_bytes
 
     def executor(self, bundle: Bundle, options: ExecutorOptions) -> None:
         """None: the native runtime runs these bundles."""
@@ -82,6 +79,22 @@ class CpuBackend:
         if not found:
             raise InvalidBundleError(f"plan.json has no weight {name}")
         return found
+
+
+def _planned(
+    graph: Graph, options: CompileOptions
+) -> tuple[dict[str, Any], int, list[WeightSpec], list[NDArray[Any]]]:
+    """The plan's content, the bytes of activations and scratch, and what weights.bin holds."""
+    from arkinfer.backends.cpu.lower import lower
+
+    plan, walk = lower(graph)
+    specs = list((walk.weights | graph.weights).values())
+    parts = [part for spec in specs for part in weights.tensors_of(spec)]
+    extra = [weights.PackedTensor(n, "f32", v.shape) for n, v in walk.vectors.items()]
+    tensors = weights.lay_out([*parts, *extra])
+    content = plan.to_json(options.chunk, min(OUTPUT_ROWS, options.chunk), tensors)
+    arena_bytes = content["arena_bytes"] + _scratch_bytes(plan, options.chunk)
+    return content, arena_bytes, specs, list(walk.vectors.values())
 
 
 def _scratch_bytes(plan: Plan, chunk: int) -> int:

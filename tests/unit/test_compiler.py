@@ -18,7 +18,7 @@ import onnx_ir as ir
 import pytest
 
 import arkinfer
-from arkinfer import compiler, converters, models, passes
+from arkinfer import compiler, converters, devices, models, passes
 from arkinfer.backends.cpu import BACKEND
 from arkinfer.backends.cpu.lower import lower
 from arkinfer.bundle import Bundle
@@ -342,6 +342,28 @@ def test_sparse_rules() -> None:
         with pytest.raises(SparseAttentionError, match="not trained for sparse"):
             compiler.choose_sparse(_shape(**strange), "on")
         assert compiler.choose_sparse(_shape(**strange), "force") is not None
+
+
+def test_targets(tmp_path: Path) -> None:
+    assert compiler.find_device("rk3588") == devices.get("rk3588")
+    assert compiler.find_device("onnxruntime").backend == "onnxruntime"
+    board = tmp_path / "board.toml"
+    board.write_text(
+        'description = "mine"\ngeneric = true\n[units.cpu]\nbackend = "cpu"\narch = "aarch64"\n'
+    )
+    assert compiler.find_device(str(board)).name == "board"
+    with pytest.raises(UnknownBackendError, match="rk3588 has no npu|rk3588:npu"):
+        compiler.find_device("rk3588:npu")
+
+
+def test_a_device_whose_backend_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arkinfer.backends.names", lambda: ["cpu", "null"])
+    message = "'cuda'.*GPU of jetson-orin.*not there.*cpu, null.*--target jetson-orin:cpu"
+    with pytest.raises(UnknownBackendError, match=message):
+        compiler.find_device("jetson-orin")
+    assert compiler.find_device("jetson-orin:cpu").backend == "cpu"
+    with pytest.raises(UnknownBackendError, match="h100.*install a package"):
+        compiler.find_device("h100")
 
 
 @pytest.mark.parametrize(
