@@ -36,19 +36,22 @@ def compile(
 
     Args:
         path: a Hugging Face folder with safetensors, or a GGUF file.
-        target: a device profile (``arkinfer devices`` lists them) or a backend.
+        target: a device profile (``arkinfer devices`` lists them; ``":cpu"`` or ``":gpu"`` behind
+            it for that processor), the path of one, or a backend.
         quant: ``"w4g128"`` and so on (bits, group size; ``z`` behind for
             asymmetric), ``"ternary"`` for -1, 0 and 1 with a scale per row
             (``"ternaryg64"``: per group), ``"none"`` for the stored floats,
             ``"keep"`` for the checkpoint's own quantized or ternary values. By
-            default ``"keep"`` where there are such, else ``"w4g128"``.
+            default ``"keep"`` where there are such, else what the device recommends, or
+            ``"w4g128"``.
         context: the most tokens that a session may hold.
         output: the bundle's folder; by default beside the current folder's
             other files, named after the checkpoint.
         chunk: tokens that prefill runs at once.
         sparse: ``"auto"`` follows the checkpoint, ``"on"``, ``"off"``, or
             ``"force"`` for models that were not trained for sparse attention.
-        kv: the KV cache's number type that the bundle is run with unless told otherwise.
+        kv: the KV cache's number type that the bundle is run with unless told otherwise; by
+            default what the device recommends.
         dump: a folder that receives the graph after each pass.
         progress: told what is being done.
 

@@ -57,7 +57,7 @@ def compile(
             "so many inputs (z behind it: asymmetric). ternary: -1, 0 and 1 with a scale per row, "
             "for models trained for it (ternaryg32, g64, g128: per group). keep: the "
             "checkpoint's own quantized or ternary values. none: its floats.",
-            show_default="keep for a quantized or ternary checkpoint, else w4g128",
+            show_default="keep for a quantized or ternary checkpoint, else the device's, or w4g128",
         ),
     ] = None,
     context: Annotated[
@@ -79,7 +79,7 @@ def compile(
         Kv | None,
         typer.Option(
             help="Number type of the KV cache that the bundle is run with unless told otherwise.",
-            show_default=kv_types.DEFAULT,
+            show_default=f"the device's, or {kv_types.DEFAULT}",
         ),
     ] = None,
     chunk: Annotated[

@@ -43,7 +43,7 @@ def _targets(targets: Iterable[Mapping[str, Any]]) -> None:
                 _number(target["bandwidth_gb_per_s"]),
                 _peaks(target["peak_tera_per_s"]),
                 "this machine" if target["this_machine"] else _yes(target["runs_here"]),
-                target["description"],
+                _short(target["description"]),
             ]
             for target in targets
         ],
@@ -83,8 +83,9 @@ def _profile(profile: Mapping[str, Any]) -> None:
     for name, unit in profile["units"].items():
         there = "" if unit["backend_present"] else ", which is not there"
         default = "; the default" if unit["default"] else ""
-        cores = f"{unit['cores']} cores, " if unit["cores"] else ""
-        facts.append((name, f"{cores}{unit['arch']} {' '.join(unit['features'])}".rstrip()))
+        counts = [f"{unit[key]} {key}" for key in ("cores", "threads") if unit[key]]
+        words = ", ".join([*counts, " ".join([unit["arch"], *unit["features"]])])
+        facts.append((name, words))
         facts.append(("", f"backend {unit['backend']}{there}{default}"))
     wanted = [profile["quantization"], profile["kv"] and f"{profile['kv']} KV cache"]
     if any(wanted):
@@ -258,6 +259,11 @@ def _number(value: float | None) -> str:
 def _peaks(peaks: Mapping[str, float | None]) -> str:
     known = [f"{name} {_number(value)}" for name, value in peaks.items() if value is not None]
     return known[0] if known else "-"
+
+
+def _short(description: str) -> str:
+    """On a terminal, whose lines are short, what a device is; what it has is shown with it."""
+    return description.partition(":")[0] if sys.stdout.isatty() else description
 
 
 def _yes(value: bool) -> str:

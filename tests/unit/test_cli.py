@@ -643,7 +643,7 @@ def test_bench_record(run: Run, tiny_bundle: Callable[..., Bundle]) -> None:
     assert sum(step["share"] for step in decode) == pytest.approx(1)
     # What the steps read is what a token reads, and each layer's step is called once for it.
     assert sum(step["bytes"] or 0 for step in decode) == record["bytes_per_token"]
-    layers = [step for step in decode if step["stage"] == "layers.*.gate_up"]
+    layers = [step for step in decode if step["stage"] == "layers.*.gated"]
     assert [step["calls"] for step in layers] == [bundle.manifest.model.num_layers]
     assert all(step["seconds"] > 0 for step in decode)
     assert all(step["bytes"] is None for step in record["profile"]["prefill"])
