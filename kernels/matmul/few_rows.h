@@ -8,7 +8,7 @@
 
 ARK_KERNEL_BEGIN
 
-constexpr int64_t kUnitBytes = 512 << 10;  // weights per item of parallel work
+constexpr int64_t kLeastBytes = 64 << 10;  // weights per item of parallel work
 constexpr int64_t kFewRows = 16;           // up to here weights are read once per kRows rows
 
 // Adds inputs [first, last) of R rows and one panel to totals.
@@ -106,34 +106,44 @@ inline void tile_rows(const Product& p, int64_t row, int64_t rows, int64_t panel
   if (r < rows) tile<1>(p, row + r, panel, first, last, totals + r * stride, stride);
 }
 
+inline void multiply_place(const Product& p, int64_t place) {
+  float totals[kFewRows * kLanes] = {};
+  tile_rows(p, 0, p.rows, panel_at(p.w, place), 0, p.w.inputs, totals, kLanes);
+  for (int64_t r = 0; r < p.rows; r++) write_outputs(p, r, place, totals + r * kLanes);
+}
+
 inline void run_few_rows(void* user, int64_t index, int32_t) {
   const Product& p = *static_cast<const Product*>(user);
-  int64_t panel = index * p.panels_per_unit;
-  int64_t end = smaller(panel + p.panels_per_unit, p.panels);
-  float totals[kFewRows * kLanes];
-  bool pairs = p.rows == 1 && !p.a.codes;
-  while (panel < end) {
-    int width = pairs && panel + 2 <= end ? 2 : 1;
-    memset(totals, 0, sizeof(totals));
-    if (width == 2) {
-      tile_pair(p, panel_at(p.w, panel), totals);
-    } else {
-      tile_rows(p, 0, p.rows, panel_at(p.w, panel), 0, p.w.inputs, totals, kLanes);
+  int64_t place = p.bounds[index];
+  int64_t end = p.bounds[index + 1];
+  if (p.rows == 1 && !p.a.codes) {
+    for (; place + 2 <= end; place += 2) {
+      float totals[2 * kLanes] = {};
+      tile_pair(p, panel_at(p.w, place), totals);
+      for (int i = 0; i < 2; i++) write_outputs(p, 0, place + i, totals + i * kLanes);
     }
-    for (int64_t r = 0; r < p.rows; r++) {
-      for (int i = 0; i < width; i++) {
-        write_outputs(p, r, panel + i, totals + (r + i) * kLanes);
-      }
-    }
-    panel += width;
+  }
+  // All gates of an item before what they gate: each is a stream that prefetches run ahead in.
+  int step = p.w.gated ? 2 : 1;
+  for (int i = 0; i < step; i++) {
+    for (int64_t at = place + i; at < end; at += step) multiply_place(p, at);
   }
 }
 
+// Items of parallel work, large ones first, so that a thread walks one long stream and no other
+// waits long for the last: each takes its share of half of what is left.
 inline void multiply_few_rows(const Call& call, Product* p) {
-  int64_t fair = quotient_up(p->panels, int64_t{4} * call.parallel.threads);
-  p->panels_per_unit = larger(1, smaller(fair, kUnitBytes / panel_bytes(p->w)));
-  if (p->w.gated) p->panels_per_unit = round_up(p->panels_per_unit, 2);
-  run_parallel(call, quotient_up(p->panels, p->panels_per_unit), run_few_rows, p);
+  int64_t least = larger(1, kLeastBytes / panel_bytes(p->w));
+  if (p->w.gated) least = round_up(least, 2);
+  int64_t items = 0;
+  for (int64_t done = 0; done < p->panels; items++) {
+    int64_t left = p->panels - done;
+    int64_t share = larger(least, left / (2 * call.parallel.threads) / least * least);
+    p->bounds[items] = done;
+    done += items + 1 == kMostItems ? left : smaller(share, left);
+  }
+  p->bounds[items] = p->panels;
+  run_parallel(call, items, run_few_rows, p);
 }
 
 ARK_KERNEL_END

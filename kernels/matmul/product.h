@@ -5,6 +5,8 @@
 
 ARK_KERNEL_BEGIN
 
+constexpr int64_t kMostItems = 256;
+
 struct Product {
   Weights w;
   Activations a;
@@ -17,8 +19,8 @@ struct Product {
   float scale;
   int64_t rows;
   int64_t panels;
-  int64_t panels_per_unit;
-  float* totals;  // [threads][kTotals]
+  float* totals;                   // [threads][kTotals]
+  int64_t bounds[kMostItems + 1];  // of few rows: where items of parallel work begin
   // Of many rows with int8 activations.
   RowTiles tiles;
   char* buffers;  // [threads][buffer_bytes]

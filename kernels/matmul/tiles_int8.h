@@ -37,6 +37,13 @@ ARK_INLINE void subtract_zeros(const Weights& w, const int32_t* sums, int64_t sl
   }
 }
 
+// So few that the hardware does not see a stream in them.
+ARK_INLINE void prefetch_scales(const Weights& w, int64_t slot) {
+  constexpr int64_t kAhead = 16 * kLanes;
+  prefetch(w.scales + (slot * kLanes + kAhead) * 2);
+  if (w.kind != Offsets::symmetric) prefetch(w.offsets + slot * kLanes + kAhead);
+}
+
 // Adds one group to the totals of R rows, and its fine codes to fine. dot_codes.rows<N>(x, dot) is
 // the integer product of the group's codes with N rows of activations, where bias is what it adds
 // to each code.
@@ -46,6 +53,7 @@ ARK_INLINE void add_group(const Weights& w, const Activations& a, int64_t row, i
   int64_t slot = panel_index * w.groups + g;
   int64_t at = row * w.groups + g;
   int64_t begin = row * a.code_stride + g * w.group;
+  if (R == 1) prefetch_scales(w, slot);
   I dot[R];
   dot_codes.template rows<R>(a.codes + begin, dot);
   subtract_zeros<R>(w, a.code_sums + at, slot, bias, dot);
