@@ -222,7 +222,9 @@ ARK_INLINE void score_codes_from(const Queries& q, int64_t first, const KeyStrip
 
 #endif
 
-inline void score_codes(const Queries& q, const KeyStrip& strip, V key_scales, float* scores) {
+inline void score_codes(const Queries& q, const KeyStrip& strip, const char* scales,
+                        float* scores) {
+  V key_scales = load(reinterpret_cast<const float*>(scales));
   int64_t r = 0;
   for (; r + kCodeRows <= q.rows; r += kCodeRows) {
     score_codes_from<kCodeRows>(q, r, strip, key_scales, scores);
@@ -256,7 +258,7 @@ inline void score_block(const Queries& q, const char* block, int64_t windows, co
     float* scores = s.scores + w;
     if (q.keys == DType::i8) {
       strip.keys += w * 4;
-      score_codes(q, strip, load(reinterpret_cast<const float*>(scales) + w), scores);
+      score_codes(q, strip, scales + w * 4, scores);
     } else if (q.keys == DType::f32) {
       strip.keys += w * 4;
       score_floats<float>(q, strip, scores);
