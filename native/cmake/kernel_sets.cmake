@@ -31,6 +31,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   endif()
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
   set(isas scalar neon dotprod i8mm)
+  set(flags_scalar -O1)  # never chosen: every such CPU has neon
   set(flags_neon "")
   set(flags_dotprod -march=armv8.2-a+dotprod)
   set(flags_i8mm -march=armv8.2-a+dotprod+i8mm)

@@ -136,7 +136,7 @@ TEST(kv_cache_fills_have_a_realistic_scale) {
     CHECK(seen.size() > 8000);
     Cache codes(kind, DType::i8, 128);
     fill_block(codes.store, 0, 0, 9);
-    for (int i = 0; i < 64 * 128; i++) CHECK(codes.bytes[static_cast<size_t>(i)] != -128);
+    for (size_t i = 0; i < 64 * 128; i++) CHECK(static_cast<int8_t>(codes.bytes[i]) != -128);
   }
 }
 
