@@ -43,8 +43,10 @@ ARK_INLINE void group_u4(const char* codes, int64_t bytes, int64_t inputs, const
                          int64_t stride, V* part) {
   for (int64_t k = 0; k < inputs; k += 8, codes += 64, x += 8) {
     I words[P];
-    for (int p = 0; p < P; p++) words[p] = load_words(codes + p * bytes);
-    if (R == 1) prefetch(codes + 4096);
+    for (int p = 0; p < P; p++) {
+      words[p] = load_words(codes + p * bytes);
+      prefetch(codes + p * bytes + 4096);
+    }
     add_u4<R, P, 0>(words, x, stride, part);
     add_u4<R, P, 1>(words, x, stride, part);
     add_u4<R, P, 2>(words, x, stride, part);
@@ -60,8 +62,10 @@ ARK_INLINE void group_i8(const char* codes, int64_t bytes, int64_t inputs, const
                          int64_t stride, V* part) {
   for (int64_t k = 0; k < inputs; k += 4, codes += 64, x += 4) {
     I words[P];
-    for (int p = 0; p < P; p++) words[p] = load_words(codes + p * bytes);
-    if (R == 1) prefetch(codes + 4096);
+    for (int p = 0; p < P; p++) {
+      words[p] = load_words(codes + p * bytes);
+      prefetch(codes + p * bytes + 4096);
+    }
     add_i8<R, P, 0>(words, x, stride, part);
     add_i8<R, P, 1>(words, x, stride, part);
     add_i8<R, P, 2>(words, x, stride, part);
@@ -116,8 +120,11 @@ inline void tile_float(const Weights& w, const Activations& a, int64_t row, int6
     int64_t end = smaller(block + kFloatBlock, last);
     for (int64_t k = block; k < end; k++) {
       V values[P];
-      for (int p = 0; p < P; p++) values[p] = load(weights + p * apart + k * kLanes);
-      if (R == 1) prefetch(weights + k * kLanes + 2048);
+      for (int p = 0; p < P; p++) {
+        const T* at = weights + p * apart + k * kLanes;
+        values[p] = load(at);
+        prefetch(at + 2048);
+      }
       add_input<R, P>(values, x + k, a.stride, part);
     }
     for (int r = 0; r < R; r++) {

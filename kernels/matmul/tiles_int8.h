@@ -53,7 +53,7 @@ ARK_INLINE void add_group(const Weights& w, const Activations& a, int64_t row, i
   int64_t slot = panel_index * w.groups + g;
   int64_t at = row * w.groups + g;
   int64_t begin = row * a.code_stride + g * w.group;
-  if (R == 1) prefetch_scales(w, slot);
+  prefetch_scales(w, slot);
   I dot[R];
   dot_codes.template rows<R>(a.codes + begin, dot);
   subtract_zeros<R>(w, a.code_sums + at, slot, bias, dot);
@@ -83,7 +83,7 @@ template <int R>
 ARK_INLINE void add_chunk_u4(const char* codes, const int8_t* x, int64_t inputs, D* part) {
   B low, high;
   unpack_u4(reinterpret_cast<const uint8_t*>(codes), &low, &high);
-  if (R == 1) prefetch(codes + kPrefetchBytes);
+  prefetch(codes + kPrefetchBytes);
   for (int r = 0; r < R; r++) {
     part[r] = dot_u4(part[r], low, x + r * inputs);
     part[r] = dot_u4(part[r], high, x + r * inputs + 4);
@@ -127,7 +127,7 @@ ARK_INLINE void dot_group_i8(const char* codes, const int8_t* x, int64_t inputs,
   for (int r = 0; r < R; r++) dot[r] = izero();
   for (int64_t k = 0; k < group; k += 4) {
     B bytes = load_bytes(codes + k * 16);
-    if (R == 1) prefetch(codes + k * 16 + kPrefetchBytes);
+    prefetch(codes + k * 16 + kPrefetchBytes);
     for (int r = 0; r < R; r++) dot[r] = dot_i8(dot[r], bytes, x + k + r * inputs);
   }
 }
