@@ -42,7 +42,8 @@ ARK_INLINE void multiply(const float* const* x, const T* m, int64_t stride, int6
 }
 
 // The same of int8 codes, four at a time: chunk k of column i is the four bytes from
-// m + k * stride + 4 i. Unsigned: x is 0 to 127, else the sums have the bias of dot_i8.
+// m + k * stride + 4 i. Unsigned: x is 0 to 127; else its pairs of neighbours are at most 128
+// together, and the sums have the bias of dot_pairs.
 template <int R, int C, bool kUnsigned>
 ARK_INLINE void multiply_codes(const int8_t* const* x, const char* m, int64_t stride, int64_t n,
                                Ahead* ahead, I* part) {
@@ -57,7 +58,7 @@ ARK_INLINE void multiply_codes(const int8_t* const* x, const char* m, int64_t st
       for (int c = 0; c < C; c++) {
         I* sum = part + r * C + c;
         *sum = kUnsigned ? dot_u7(*sum, column[c], x[r] + 4 * k)
-                         : dot_i8(*sum, column[c], x[r] + 4 * k);
+                         : dot_pairs(*sum, column[c], x[r] + 4 * k);
         pin(sum);
       }
     }

@@ -13,17 +13,23 @@ inline void read_values_u4(const char* block, int64_t tokens, int64_t head_dim, 
   const uint8_t* codes = reinterpret_cast<const uint8_t*>(block);
   const Half* scales = reinterpret_cast<const Half*>(block + groups * kKvBlock * kKvGroup / 2);
   const Half* minimums = scales + groups * kKvBlock;
-  for (int64_t t = 0; t < tokens; t++) {
-    for (int64_t g = 0; g < groups; g++) {
-      int64_t index = t * groups + g;
-      V scale = set(load_one(scales + index));
-      V minimum = set(load_one(minimums + index));
-      I bytes = load_u8(codes + index * (kKvGroup / 2));
+  int64_t t = 0;
+  int64_t g = 0;
+  for (int64_t first = 0; first < tokens * groups; first += kLanes) {
+    float scale[kLanes], minimum[kLanes];
+    store(scale, load(scales + first));
+    store(minimum, load(minimums + first));
+    for (int64_t i = 0; i < kLanes && t < tokens; i++) {
+      I bytes = load_u8(codes + (first + i) * (kKvGroup / 2));
       float* to = out + t * padded + g * kKvGroup;
-      store(to, fma(to_float(bits_and(bytes, 15)), scale, minimum));
+      store(to, fma(to_float(bits_and(bytes, 15)), set(scale[i]), set(minimum[i])));
       // The group's second half lies beyond padded when head_dim has no dimension in it.
       if (g * kKvGroup + kLanes < padded) {
-        store(to + kLanes, fma(to_float(shr<4>(bytes)), scale, minimum));
+        store(to + kLanes, fma(to_float(shr<4>(bytes)), set(scale[i]), set(minimum[i])));
+      }
+      if (++g == groups) {
+        g = 0;
+        t++;
       }
     }
   }

@@ -13,7 +13,8 @@ Array = NDArray[Any]
 def int8_queries(q: Array, scale: float) -> NDArray[np.float64]:
     """Return scale * q as kernels use it with int8 keys: rounded to 8 bits per head.
 
-    code * step with step = max|scale * q| / 127 of a head, codes to the nearest, halves to even.
+    code * step, codes to the nearest, halves to even; 127 steps are the largest
+    |scale * q[2i]| + |scale * q[2i + 1]| of a head.
     With it :func:`attention` is what they compute but for the rounding of weights: a weight times
     the scale of its int8 value is rounded to 7 bits per query head and block of 64 tokens.
 
@@ -21,11 +22,14 @@ def int8_queries(q: Array, scale: float) -> NDArray[np.float64]:
         q: float32 [..., head_dim].
         scale: the softmax scale; with the result, :func:`attention` wants 1.
     """
-    scaled = np.asarray(q, np.float32) * np.float32(scale)
-    step = np.abs(scaled).max(axis=-1, keepdims=True) / np.float32(127)
+    log2e = np.float32(1.44269504)  # kernels have powers of two
+    scaled = np.asarray(q, np.float32) * (np.float32(scale) * log2e)
+    pairs = np.abs(scaled[..., ::2])
+    pairs[..., : q.shape[-1] // 2] += np.abs(scaled[..., 1::2])
+    step = pairs.max(axis=-1, keepdims=True) / np.float32(127)
     inverse = np.zeros_like(step)
     np.divide(np.float32(1), step, out=inverse, where=step > 1e-35)
-    coded: Array = np.rint(scaled * inverse).astype(np.float64) * step
+    coded: Array = np.rint(scaled * inverse).astype(np.float64) * step / log2e
     return coded
 
 
@@ -63,9 +67,19 @@ def attend(
     return result.reshape(tokens, heads, head_dim)
 
 
-def causal(tokens: int, past: int, length: int) -> NDArray[np.bool_]:
-    """Return bool [tokens, length]: row t sees the tokens up to past + t."""
-    return np.arange(length) <= past + np.arange(tokens)[:, None]
+def causal(
+    tokens: int, past: int, length: int, ancestors: NDArray[np.uint64] | None = None
+) -> NDArray[np.bool_]:
+    """Return bool [tokens, length]: which slots of the caches each token of a call sees.
+
+    Row t sees the slots up to past + t. With ``ancestors`` [tokens] the tokens are a tree: row t
+    sees those before past, and slot past + j where bit j of ancestors[t] is set.
+    """
+    slots = np.arange(length) - past
+    if ancestors is None:
+        return np.asarray(slots <= np.arange(tokens)[:, None])
+    bits = ancestors[:, None] >> np.clip(slots, 0, 63).astype(np.uint64) & np.uint64(1)
+    return np.asarray((slots < 0) | ((slots < 64) & (bits > 0)))
 
 
 def attention(q: Array, keys: Array, values: Array, past: int, scale: float) -> NDArray[np.float64]:

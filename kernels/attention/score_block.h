@@ -1,8 +1,8 @@
 // Scores of query rows against a block of 64 keys (or compressed keys) of any type of cache.
 //
-// int8 keys are met by int8 queries: a row q of one head becomes code * step, step = max|q| / 127,
-// codes to the nearest. So a score differs from that of the exact query by at most
-// step / 2 * sum |key|.
+// int8 keys are met by int8 queries: a row q of one head becomes code * step, codes to the nearest.
+// 127 steps are the largest |q[2i]| + |q[2i + 1]|, which dot_pairs needs. So a score differs from
+// that of the exact query by at most step / 2 * sum |key|.
 #pragma once
 
 #include "kv_layout.h"
@@ -17,7 +17,7 @@ struct Queries {
   float* q;         // [rows][head_dim], times the softmax scale
   int8_t* codes;    // [rows][head_dim rounded up to 16]
   float* steps;     // [rows]
-  int32_t* biases;  // [rows], what dot_i8 adds
+  int32_t* biases;  // [rows], what dot_pairs adds
   float* scores;    // [rows][64]
 };
 
@@ -36,15 +36,17 @@ inline Queries take_queries(Cursor* at, DType type, int64_t rows, int64_t head_d
 // Row r of queries becomes scale * q.
 inline void load_query(const Queries& s, DType type, int64_t r, const float* q, float scale) {
   float* to = s.q + r * s.head_dim;
-  V most = zero();
   for (int64_t j = 0; j < s.head_dim; j += kLanes) {
-    V v = mul(load_upto(q + j, s.head_dim - j), set(scale));
-    store_upto(to + j, v, s.head_dim - j);
-    most = max(abs(v), most);
+    store_upto(to + j, mul(load_upto(q + j, s.head_dim - j), set(scale)), s.head_dim - j);
   }
   if (type != DType::i8) return;
   int64_t width = round_up(s.head_dim, kLanes);
-  float step = largest(most) / 127.0f;
+  float most = 0;
+  for (int64_t j = 0; j < s.head_dim; j += 2) {
+    float pair = __builtin_fabsf(to[j]) + (j + 1 < s.head_dim ? __builtin_fabsf(to[j + 1]) : 0);
+    most = pair > most ? pair : most;
+  }
+  float step = most / 127.0f;
   V inverse = set(step > 1e-35f ? 1.0f / step : 0.0f);
   I sums = izero();
   for (int64_t j = 0; j < s.head_dim; j += kLanes) {
@@ -53,7 +55,7 @@ inline void load_query(const Queries& s, DType type, int64_t r, const float* q, 
     sums = add(sums, codes);
   }
   s.steps[r] = step;
-  s.biases[r] = kI8Bias * sum(sums);
+  s.biases[r] = kPairBias * sum(sums);
 }
 
 // The rows that a block is scored for: count of them, or the first count where rows is null.

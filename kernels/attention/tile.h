@@ -103,7 +103,8 @@ inline void load_rows(const Attention& a, const Place& p, const Workspace& w) {
   for (int64_t t = 0; t < p.tokens; t++) {
     const float* q = row<float>(*a.q, p.first_token + t);
     for (int64_t r = 0; r < p.rows; r++) {
-      load_query(w.queries, w.caches.type, t * p.rows + r, q + column_of(a, p, r), a.scale);
+      load_query(w.queries, w.caches.type, t * p.rows + r, q + column_of(a, p, r),
+                 a.scale * kLog2E);
     }
   }
   clear_rows(w.sums, 0, p.tokens * p.rows, a.padded);
@@ -118,8 +119,8 @@ inline void merge_rows(const Sums& from, int64_t from_first, const Sums& to, int
     V old_high = load_upto(to.high + first + r, n);
     V new_high = load_upto(from.high + from_first + r, n);
     V high = max(old_high, new_high);
-    store(keep, exp(sub(old_high, high)));
-    store(take, exp(sub(new_high, high)));
+    store(keep, exp2(sub(old_high, high)));
+    store(take, exp2(sub(new_high, high)));
     store_upto(to.high + first + r, high, n);
     for (int64_t i = 0; i < n; i++) {
       int64_t at = first + r + i;

@@ -170,6 +170,11 @@ ARK_INLINE B codes_u2(B bytes) {
 // GCC would regroup the sums of a tile, make all their terms first, and spill them.
 ARK_INLINE void keep_order(D* sum) { __asm__("" : "+x"(sum->a), "+x"(sum->b)); }
 ARK_INLINE D dot_zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+// int8 + 128 as unsigned bytes.
+ARK_INLINE B flip_signs(B codes) {
+  __m256i sign = _mm256_set1_epi8(static_cast<char>(0x80));
+  return {_mm256_xor_si256(codes.a, sign), _mm256_xor_si256(codes.b, sign)};
+}
 #if defined(ARK_ISA_avxvnni)
 ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) {
   __m256i four = _mm256_set1_epi32(load_word(x));
@@ -177,11 +182,6 @@ ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) {
           _mm256_dpbusd_avx_epi32(total.b, codes.b, four)};
 }
 ARK_INLINE I sum_dot(D total) { return total; }
-// int8 + 128 as unsigned bytes.
-ARK_INLINE B flip_signs(B codes) {
-  __m256i sign = _mm256_set1_epi8(static_cast<char>(0x80));
-  return {_mm256_xor_si256(codes.a, sign), _mm256_xor_si256(codes.b, sign)};
-}
 ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
   return dot_u4(total, flip_signs(codes), x);
 }
@@ -205,6 +205,23 @@ ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
   return {dot_signed(total.a, codes.a, four), dot_signed(total.b, codes.b, four)};
 }
 #endif
+
+// dot_i8 of codes + 128 for x whose pairs of neighbours are at most 128 together: then a pair of
+// products fits in 16 bits, and no sign has to move over.
+ARK_INLINE __m256i dot_flipped(__m256i total, __m256i codes, __m256i four) {
+#if defined(ARK_ISA_avxvnni)
+  return _mm256_dpbusd_avx_epi32(total, codes, four);
+#else
+  __m256i pairs = _mm256_maddubs_epi16(codes, four);
+  return _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+#endif
+}
+constexpr int kPairBias = 128;
+ARK_INLINE I dot_pairs(I total, B codes, const int8_t* x) {
+  __m256i four = _mm256_set1_epi32(load_word(x));
+  B flipped = flip_signs(codes);
+  return {dot_flipped(total.a, flipped.a, four), dot_flipped(total.b, flipped.b, four)};
+}
 
 // dot_i8, without its bias, for x of 0 to 127: a pair of products fits in 16 bits.
 ARK_INLINE __m256i dot_unsigned(__m256i total, __m256i codes, __m256i four) {

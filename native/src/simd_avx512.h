@@ -132,15 +132,15 @@ ARK_INLINE void keep_order(D* sum) {
 #endif
 }
 ARK_INLINE D dot_zero() { return izero(); }
+// int8 + 128 as unsigned bytes.
+ARK_INLINE B flip_signs(B codes) {
+  return {_mm512_xor_si512(codes.r, _mm512_set1_epi8(static_cast<char>(0x80)))};
+}
 #if defined(ARK_ISA_avx512vnni) || defined(ARK_ISA_amx)
 ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) {
   return {_mm512_dpbusd_epi32(total.r, codes.r, _mm512_set1_epi32(load_word(x)))};
 }
 ARK_INLINE I sum_dot(D total) { return total; }
-// int8 + 128 as unsigned bytes.
-ARK_INLINE B flip_signs(B codes) {
-  return {_mm512_xor_si512(codes.r, _mm512_set1_epi8(static_cast<char>(0x80)))};
-}
 ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
   return dot_u4(total, flip_signs(codes), x);
 }
@@ -159,6 +159,19 @@ ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
   return {_mm512_add_epi32(total.r, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
 }
 #endif
+
+// dot_i8 of codes + 128 for x whose pairs of neighbours are at most 128 together: then a pair of
+// products fits in 16 bits, and no sign has to move over.
+constexpr int kPairBias = 128;
+ARK_INLINE I dot_pairs(I total, B codes, const int8_t* x) {
+  __m512i four = _mm512_set1_epi32(load_word(x));
+#if defined(ARK_ISA_avx512vnni) || defined(ARK_ISA_amx)
+  return {_mm512_dpbusd_epi32(total.r, flip_signs(codes).r, four)};
+#else
+  __m512i pairs = _mm512_maddubs_epi16(flip_signs(codes).r, four);
+  return {_mm512_add_epi32(total.r, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
+#endif
+}
 
 // dot_i8, without its bias, for x of 0 to 127.
 ARK_INLINE I dot_u7(I total, B codes, const int8_t* x) {

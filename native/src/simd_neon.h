@@ -224,6 +224,9 @@ ARK_INLINE I dot_i8(I t, B codes, const int8_t* x) {
 #undef ARK_EACH
 #undef ARK_EACH2
 
+// dot_i8 for x whose pairs of neighbours are at most 128 together; sums have kPairBias for each x.
+constexpr int kPairBias = 0;
+ARK_INLINE I dot_pairs(I total, B codes, const int8_t* x) { return dot_i8(total, codes, x); }
 // dot_i8, without its bias, for x of 0 to 127.
 ARK_INLINE I dot_u7(I total, B codes, const int8_t* x) { return dot_i8(total, codes, x); }
 ARK_INLINE void pin(I*) {}

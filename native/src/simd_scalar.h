@@ -219,6 +219,9 @@ ARK_INLINE I dot_i8(I total, B codes, const int8_t* x) {
 ARK_INLINE D dot_u4(D total, B codes, const int8_t* x) { return dot_i8(total, codes, x); }
 ARK_INLINE I sum_dot(D total) { return total; }
 
+// dot_i8 for x whose pairs of neighbours are at most 128 together; sums have kPairBias for each x.
+constexpr int kPairBias = 0;
+ARK_INLINE I dot_pairs(I total, B codes, const int8_t* x) { return dot_i8(total, codes, x); }
 // dot_i8, without its bias, for x of 0 to 127.
 ARK_INLINE I dot_u7(I total, B codes, const int8_t* x) { return dot_i8(total, codes, x); }
 ARK_INLINE void pin(I*) {}

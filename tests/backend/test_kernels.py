@@ -294,6 +294,36 @@ def test_attention(
     checks.run_checks(kernels, found, isas, THREADS)
 
 
+@examples
+@given(
+    seed=seeds,
+    tokens=st.integers(1, 64),
+    past=st.integers(0, 600),
+    group=st.sampled_from([1, 2, 16]),
+    head_dim=st.sampled_from([20, 64]),
+    dtype=st.sampled_from(layout.CACHE_TYPES),
+)
+def test_attention_of_draft_trees(
+    kernels: LibraryRunner,
+    isas: list[str],
+    seed: int,
+    tokens: int,
+    past: int,
+    group: int,
+    head_dim: int,
+    dtype: layout.CacheType,
+) -> None:
+    rng = np.random.default_rng(seed)
+    parents = [int(rng.integers(-1, i)) for i in range(tokens)]
+    block_size = int(rng.choice([4, 16, 64]))
+    shape = (tokens, past, 2, group, head_dim, dtype)
+    found = [
+        checks.check_attention(rng, *shape, parents),
+        checks.check_block_sparse(rng, *shape, block_size, 9, parents),
+    ]
+    checks.run_checks(kernels, found, isas, THREADS)
+
+
 @pytest.mark.parametrize("dtype", layout.CACHE_TYPES)
 def test_a_row_of_attention_does_not_depend_on_how_tokens_were_appended(
     kernels: LibraryRunner, isas: list[str], dtype: layout.CacheType

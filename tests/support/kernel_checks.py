@@ -449,14 +449,19 @@ def check_attention(
     group: int,
     head_dim: int,
     dtype: layout.CacheType,
+    parents: Sequence[int] | None = None,
 ) -> Check:
+    """``parents`` makes the tokens a tree."""
     heads, length = kv_heads * group, past + tokens
     scale = head_dim**-0.5
     call = Call("attention", tokens, past, attributes={"heads": heads, "scale": scale})
     q = _add_query(call, rng, tokens, heads, head_dim)
     keys, values = _add_caches(call, rng, kv_heads, length, head_dim, dtype)
     call.add("y", np.zeros((tokens, heads * head_dim), np.float32))
-    visible = np.broadcast_to(causal(tokens, past, length), (kv_heads, tokens, length))
+    if parents is not None:
+        call.tree(parents)
+    seen = causal(tokens, past, length, call.ancestors)
+    visible = np.broadcast_to(seen, (kv_heads, tokens, length))
     return _attention_check(call, q, keys, values, visible, dtype)
 
 
@@ -520,15 +525,21 @@ def check_block_sparse(
     dtype: layout.CacheType,
     block_size: int = 64,
     most: int = 6,
+    parents: Sequence[int] | None = None,
 ) -> Check:
+    """``parents`` makes the tokens a tree."""
     heads, length = kv_heads * group, past + tokens
     scale = head_dim**-0.5
+    call = Call("block_sparse_attention", tokens, past)
+    if parents is not None:
+        call.tree(parents)
+    depths = np.arange(tokens) if call.depths is None else call.depths
     mask = np.zeros((kv_heads, tokens, -(-length // block_size)), bool)
     chosen: list[list[list[int] | None]] = []
     for t in range(tokens):
         chosen.append([])
         for h in range(kv_heads):
-            visible_blocks = (past + t) // block_size + 1
+            visible_blocks = (past + int(depths[t])) // block_size + 1
             if rng.random() < 0.2:
                 mask[h, t, :visible_blocks] = True
                 chosen[-1].append(None)
@@ -536,13 +547,14 @@ def check_block_sparse(
             picked = rng.permutation(visible_blocks)[: rng.integers(1, most + 1)]
             mask[h, t, picked] = True
             chosen[-1].append(sorted(int(b) for b in picked))
-    call = Call("block_sparse_attention", tokens, past)
     call.attributes = {"heads": heads, "scale": scale, "block_size": block_size}
     q = _add_query(call, rng, tokens, heads, head_dim)
     keys, values = _add_caches(call, rng, kv_heads, length, head_dim, dtype)
     call.add("blocks", block_rows(chosen, most))
     call.add("y", np.zeros((tokens, heads * head_dim), np.float32))
-    visible = np.repeat(mask, block_size, axis=2)[..., :length] & causal(tokens, past, length)
+    # A draft token lies in the slots behind past, and is chosen by its position.
+    positions = np.concatenate([np.arange(past), past + depths])
+    visible = mask[:, :, positions // block_size] & causal(tokens, past, length, call.ancestors)
     return _attention_check(call, q, keys, values, visible, dtype)
 
 
@@ -709,6 +721,9 @@ def small_checks(seed: int, heavy: bool = True) -> list[Check]:
         checks.append(check_block_sparse(rng, 1, 1000, 2, 16, 128, cache_type))
         checks.append(check_block_sparse(rng, 4, 600, 2, 2, 36, cache_type))
         checks.append(check_block_sparse(rng, 3, 40, 1, 1, 1, cache_type, 4, 4))
+        tree = (-1, 0, 0, 1, -1, 4)
+        checks.append(check_attention(rng, 6, 125, 2, 2, 32, cache_type, tree))
+        checks.append(check_block_sparse(rng, 6, 125, 2, 2, 32, cache_type, 16, 5, tree))
     for dtype in CACHE_TYPES:
         for generation, lse in (("A", "exact"), ("B", "coarse")):
             sparse = SparseConfig(
