@@ -16,8 +16,8 @@ _GROUP = 32  # dimensions that share a scale and a minimum in int4
 _ELEMENT_BYTES = {"fp16": 2, "fp32": 4}
 
 
-def parse(name: str) -> KvType:
-    """The type of that name.
+def parse(name: object) -> KvType:
+    """The type of that name, which may come from a file or a caller's mistake.
 
     Raises:
         InvalidOptionError: there is none.
@@ -25,7 +25,7 @@ def parse(name: str) -> KvType:
     for known in NAMES:
         if name == known:
             return known
-    raise InvalidOptionError(f"kv is {name[:60]!r}", " or ".join(NAMES))
+    raise InvalidOptionError(f"kv is {str(name)[:60]!r}", " or ".join(NAMES))
 
 
 def key_block_bytes(kv: KvType, head_dim: int) -> int:

@@ -1,7 +1,10 @@
 // Draft trees, on the tiny model whose results are exact.
+#include <cstdint>
 #include <cstring>
+#include <string>
 #include <vector>
 
+#include "arkinfer.h"
 #include "check.h"
 #include "draft.h"
 #include "fixture.h"
@@ -149,4 +152,88 @@ TEST(session_leaves_its_last_tree_after_a_refusal) {
   CHECK_ERROR(ARK_INVALID_ARGUMENT, PARTS("a child of token 1"), accept(&session, {1, 0}));
   accept(&session, {1, 3});
   CHECK(append(&session, {11}) == expected_logits(with(prompt(), {8, 10, 11})));
+}
+
+// What an app may get wrong: every refusal names it, and the session goes on as if it had not been.
+TEST(abi_refuses_bad_drafts_and_fills) {
+  TemporaryBundle bundle;
+  bundle.write(Files());
+  ark_model* model = nullptr;
+  ark_session* session = nullptr;
+  ark_session_options options{sizeof(options), 16, 1, ARK_KV_F32, ARK_ACTIVATIONS_F32, "scalar"};
+  CHECK(ark_model_load(bundle.path().c_str(), nullptr, &model) == ARK_OK);
+  CHECK(ark_session_create(model, &options, &session) == ARK_OK);
+  const std::vector<int32_t> tokens = prompt();
+  std::vector<float> logits(4 * kVocab);
+  auto refused = [&](ark_status status, ark_status expected, const char* part) {
+    CHECK(status == expected);
+    CHECK(std::string(ark_last_error()).find(part) != std::string::npos);
+  };
+  auto verify = [&](std::vector<int32_t> ids, std::vector<int32_t> parents) {
+    return ark_session_verify_tree(session, ids.data(), parents.data(), parents.size(),
+                                   logits.data());
+  };
+  auto accept = [&](std::vector<int32_t> path) {
+    return ark_session_accept(session, path.data(), path.size());
+  };
+
+  refused(ark_session_fill_random(nullptr, 4, 0), ARK_INVALID_ARGUMENT, "no session");
+  refused(ark_session_fill_random(session, 17, 0), ARK_CONTEXT_OVERFLOW, "at most 16");
+  refused(ark_session_fill_random(session, SIZE_MAX, 0), ARK_CONTEXT_OVERFLOW, "at most 16");
+  refused(accept({0}), ARK_INVALID_ARGUMENT, "no draft tree");
+  CHECK(ark_session_append(session, tokens.data(), tokens.size(), 0, nullptr) == ARK_OK);
+  refused(ark_session_fill_random(session, 4, 0), ARK_INVALID_ARGUMENT, "10 tokens");
+
+  const int32_t one = 1, root = -1;
+  float* out = logits.data();
+  refused(ark_session_verify_tree(nullptr, &one, &root, 1, out), ARK_INVALID_ARGUMENT, "no ses");
+  refused(ark_session_verify_tree(session, nullptr, &root, 1, out), ARK_INVALID_ARGUMENT, "no");
+  refused(ark_session_verify_tree(session, &one, nullptr, 1, out), ARK_INVALID_ARGUMENT, "no");
+  refused(ark_session_verify_tree(session, &one, &root, 1, nullptr), ARK_INVALID_ARGUMENT, "no");
+  refused(ark_session_verify_tree(session, nullptr, nullptr, 0, out), ARK_INVALID_ARGUMENT, "0 to");
+  refused(ark_session_verify_tree(session, &one, &root, SIZE_MAX, out), ARK_INVALID_ARGUMENT,
+          "1 to 4");
+  for (int32_t bad : {0, 1, -2, INT32_MIN, INT32_MAX}) {
+    refused(verify({7}, {bad}), ARK_INVALID_ARGUMENT, "parent");
+  }
+  for (int32_t bad : {-1, kVocab, INT32_MIN, INT32_MAX}) {
+    refused(verify({bad}, {-1}), ARK_INVALID_ARGUMENT, "token id");
+  }
+
+  CHECK(verify(kTree.tokens, kTree.parents) == ARK_OK);
+  refused(ark_session_accept(nullptr, &one, 1), ARK_INVALID_ARGUMENT, "no session");
+  refused(ark_session_accept(session, nullptr, 1), ARK_INVALID_ARGUMENT, "no path");
+  for (int32_t bad : {2, 4, -1, INT32_MIN, INT32_MAX}) {
+    refused(accept({bad}), ARK_INVALID_ARGUMENT, "path");
+    refused(accept({1, 3, bad}), ARK_INVALID_ARGUMENT, "a child of token 3");
+  }
+  refused(accept({1, 1}), ARK_INVALID_ARGUMENT, "a child of token 1");
+  CHECK(accept({1, 3}) == ARK_OK && ark_session_length(session) == 12);
+  refused(accept({1}), ARK_INVALID_ARGUMENT, "no draft tree");
+  const int32_t last = 11;
+  CHECK(ark_session_append(session, &last, 1, 0, out) == ARK_OK);
+  CHECK(row(logits, 0) == expected_logits(with(tokens, {8, 10, 11})));
+  refused(verify(kTree.tokens, kTree.parents), ARK_CONTEXT_OVERFLOW, "4 tokens after 13");
+  ark_session_free(session);
+  ark_model_free(model);
+}
+
+TEST(abi_fills_what_the_context_holds) {
+  TemporaryBundle bundle;
+  bundle.write(Files());
+  ark_model* model = nullptr;
+  ark_session* session = nullptr;
+  ark_session_options options{sizeof(options), 16, 1, ARK_KV_F32, ARK_ACTIVATIONS_F32, "scalar"};
+  CHECK(ark_model_load(bundle.path().c_str(), nullptr, &model) == ARK_OK);
+  CHECK(ark_session_create(model, &options, &session) == ARK_OK);
+  CHECK(ark_session_fill_random(session, 0, 0) == ARK_OK && ark_session_length(session) == 0);
+  CHECK(ark_session_fill_random(session, 16, UINT64_MAX) == ARK_OK);
+  CHECK(ark_session_length(session) == 16);
+  const int32_t token = 1;
+  CHECK(ark_session_append(session, &token, 1, 0, nullptr) == ARK_CONTEXT_OVERFLOW);
+  CHECK(ark_session_rollback(session, 0) == ARK_OK);
+  CHECK(ark_session_fill_random(session, 15, 1) == ARK_OK);
+  CHECK(ark_session_append(session, &token, 1, 0, nullptr) == ARK_OK);
+  ark_session_free(session);
+  ark_model_free(model);
 }

@@ -299,7 +299,14 @@ TEST(abi_refuses_bad_session_options) {
   refused([](auto* o) { o->context = -1; }, "context");
   refused([](auto* o) { o->threads = -1; }, "threads");
   refused([](auto* o) { o->threads = 1 << 20; }, "threads");
-  refused([](auto* o) { o->kv_type = 7; }, "KV cache");
+  for (int32_t type : {4, 7, -2, INT32_MIN, INT32_MAX}) {
+    refused([type](auto* o) { o->kv_type = type; }, "KV cache");
+    ark_session_options options = good;
+    options.kv_type = type;
+    ark_memory memory{};
+    memory.size = sizeof(memory);
+    CHECK(ark_model_plan_memory(model, &options, &memory) == ARK_INVALID_ARGUMENT);
+  }
   refused([](auto* o) { o->activations = 7; }, "activations");
   refused([](auto* o) { o->isa = "mmx"; }, "'mmx' is not usable");
   refused([](auto* o) { o->size = 0; }, "size");

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import arkinfer
-from arkinfer import memory
+from arkinfer import kv_types, memory
 from arkinfer.bundle import Bundle
 from arkinfer.runtime import abi, library
 from arkinfer.runtime.native_session import NativeModel, SessionOptions
@@ -203,10 +203,10 @@ def test_gguf_types(tmp_path: Path, qtype: str) -> None:
     compare(bundle, [100, 1, 1])
 
 
-@pytest.mark.parametrize("kv", ["fp16", "fp32"])
+@pytest.mark.parametrize("kv", kv_types.NAMES)
 @pytest.mark.parametrize("context", [1, 31, 64, 65, 500, 1024])
 def test_the_memory_table_is_what_the_runtime_allocates(
-    tiny_bundle: Make, kv: memory.KvType, context: int
+    tiny_bundle: Make, kv: kv_types.KvType, context: int
 ) -> None:
     bundle = compiled(tiny_bundle, "minicpm4.1-8b", "w4g32", SMALL_SPARSE)
     model = NativeModel(bundle.path)

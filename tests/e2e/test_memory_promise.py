@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from arkinfer import memory
+from arkinfer import kv_types, memory
 from arkinfer.bundle import Bundle
 
 CONTEXT = 2048
@@ -30,8 +30,8 @@ def peak(bundle: Path, prompt: str, *options: str) -> dict[str, int]:
     return answer
 
 
-@pytest.mark.parametrize("kv", ["fp16", "fp32"])
-def test_full_context_keeps_the_promise(smollm2_bundle: Path, kv: memory.KvType) -> None:
+@pytest.mark.parametrize("kv", kv_types.NAMES)
+def test_full_context_keeps_the_promise(smollm2_bundle: Path, kv: kv_types.KvType) -> None:
     promised = memory.table(Bundle.open(smollm2_bundle).manifest, CONTEXT, kv).total
     # Fifteen tokens a sentence; the answer fills what the prompt leaves.
     answer = peak(smollm2_bundle, TEXT * (CONTEXT // 17), "--context", str(CONTEXT), "--kv", kv)

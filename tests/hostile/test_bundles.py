@@ -21,6 +21,7 @@ from arkinfer.errors import (
     BundleVersionError,
     DamagedBundleError,
     InvalidBundleError,
+    InvalidOptionError,
 )
 from arkinfer.runtime.native_session import NativeModel, NativeSession, SessionOptions
 from tests.support.manifests import MANIFEST, reseal, reseal_manifest
@@ -133,6 +134,21 @@ def test_a_newer_version_without_its_digest(sealed: Path) -> None:
     )
     with pytest.raises(BundleVersionError, match="format version 2"):
         Bundle.open(sealed)
+
+
+@pytest.mark.parametrize(
+    "kv", ["fp8", "", "INT8", "int8 ", "x" * 9999, 8, True, [], {"kv": "int8"}]
+)
+def test_kv_types_that_are_none(sealed: Path, kv: Any) -> None:
+    with pytest.raises(InvalidOptionError, match="kv is .{1,90}fp16 or fp32 or int8 or int4"):
+        arkinfer.load(sealed, kv=kv)
+    with pytest.raises(InvalidOptionError, match="kv is"):
+        NativeSession(NativeModel(sealed), SessionOptions(kv=kv))
+    _edited(sealed, kv=kv)
+    with pytest.raises(InvalidBundleError, match="kv"):
+        Bundle.open(sealed)
+    with pytest.raises(InvalidBundleError, match="kv"):
+        NativeModel(sealed)
 
 
 @pytest.mark.parametrize(
