@@ -32,7 +32,12 @@
 #if !defined(ARK_ISA)
 #error "kernels are compiled with -DARK_ISA=<isa> and -DARK_ISA_<isa>=1"
 #endif
+// Instrumented code that is inlined everywhere takes minutes to compile.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ARK_INLINE inline
+#else
 #define ARK_INLINE inline __attribute__((always_inline))
+#endif
 // In front of a loop: GCC would unroll it, regroup the sums of all its turns and spill every term.
 #if defined(__clang__)
 #define ARK_ROLLED _Pragma("clang loop unroll(disable)")
