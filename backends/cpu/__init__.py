@@ -97,10 +97,24 @@ def _planned(
     return content, arena_bytes, specs, list(walk.vectors.values())
 
 
+_THREAD_SCRATCH = 288 << 10  # unpacked weights of one thread
+
+
 def _scratch_bytes(plan: Plan, chunk: int) -> int:
-    """What kernels need besides, nearly: the widest input once more, as two int8 codes."""
-    views = [step.view("x") for step in plan.body if step.kernel == "matmul"]
-    return 2 * chunk * max((view.columns for view in views if view is not None), default=0)
+    """What kernels need besides, nearly, with two threads: the greedier of the two that need most.
+
+    Products hold their widest input as two int8 codes, by rows and by tiles, and 40 bytes for each
+    group of 32. Attention holds queries, sums and scores: about five times the queries as float32.
+    """
+    inputs = _widest(plan, "x", "matmul")
+    queries = _widest(plan, "q", "attention", "block_sparse_attention")
+    return chunk * max(inputs * 4 + inputs * 40 // 32, queries * 20) + 2 * _THREAD_SCRATCH
+
+
+def _widest(plan: Plan, operand: str, *kernels: str) -> int:
+    """The columns of the widest operand of that name."""
+    views = [step.view(operand) for step in plan.body if step.kernel in kernels]
+    return max((view.columns for view in views if view is not None), default=0)
 
 
 @functools.lru_cache(maxsize=4)
