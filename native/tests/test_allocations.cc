@@ -21,9 +21,11 @@ void* operator new(std::size_t bytes) {
   throw std::bad_alloc();
 }
 void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return counted(bytes); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
+// Inlined beside a call of operator new, free() looks like a mistake to GCC.
+#define NOINLINE __attribute__((noinline))
+NOINLINE void operator delete(void* memory) noexcept { std::free(memory); }
+NOINLINE void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+NOINLINE void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
 
 using namespace ark;
 using namespace ark::testing;
