@@ -16,13 +16,15 @@ void* counted(std::size_t bytes) {
 }
 }  // namespace
 
-void* operator new(std::size_t bytes) {
+// Where one of a pair is inlined and the other is not, GCC takes them for a mismatch.
+#define NOINLINE __attribute__((noinline))
+NOINLINE void* operator new(std::size_t bytes) {
   if (void* memory = counted(bytes)) return memory;
   throw std::bad_alloc();
 }
-void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return counted(bytes); }
-// Inlined beside a call of operator new, free() looks like a mistake to GCC.
-#define NOINLINE __attribute__((noinline))
+NOINLINE void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  return counted(bytes);
+}
 NOINLINE void operator delete(void* memory) noexcept { std::free(memory); }
 NOINLINE void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 NOINLINE void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
