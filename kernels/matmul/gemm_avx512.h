@@ -15,16 +15,17 @@ ARK_INLINE void unpack_step(B first, B second, uint8_t* to) {
   memcpy(to + 64, &second, 64);
 }
 
-// sum += pairs of products. Left to itself GCC starts all products of a step before it adds the
-// first, and spills the sums.
-ARK_INLINE void add_products(__m512i* sum, __m512i codes, __m512i x) {
+// sum + pairs of products. By value: what a pointer leads to stays in memory. Left to itself GCC
+// starts all products of a step before it adds the first, and spills the sums.
+ARK_INLINE __m512i add_products(__m512i sum, __m512i codes, __m512i x) {
 #if defined(ARK_SIMDE)
-  *sum = _mm512_add_epi16(*sum, _mm512_maddubs_epi16(codes, x));
+  return _mm512_add_epi16(sum, _mm512_maddubs_epi16(codes, x));
 #else
   __m512i products;
   asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
-      : "+v"(*sum), "=&v"(products)
+      : "+v"(sum), "=&v"(products)
       : "v"(codes), "v"(x));
+  return sum;
 #endif
 }
 
@@ -41,7 +42,7 @@ ARK_INLINE void add_span(const uint8_t* weights, int64_t apart, const int8_t* x,
     for (int c = 0; c < kTilePanels; c++) codes[c] = load512(weights + c * apart);
     for (int r = 0; r < kTileRows; r++) {
       __m512i four = _mm512_set1_epi32(load_word(x + r * 4));
-      for (int c = 0; c < kTilePanels; c++) add_products(&sum[r][c], codes[c], four);
+      for (int c = 0; c < kTilePanels; c++) sum[r][c] = add_products(sum[r][c], codes[c], four);
     }
   }
   for (int r = 0; r < kTileRows; r++) {

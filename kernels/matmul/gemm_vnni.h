@@ -25,17 +25,20 @@ ARK_INLINE void unpack_step(B first, B second, uint8_t* to) {
 }
 ARK_INLINE B tile_bytes(B codes) { return flip_signs(codes); }
 
+// Sums are passed by value, and added to in assembler: what a pointer leads to stays in memory, and
+// left to itself GCC copies each sum around.
 #if defined(ARK_ISA_avxvnni)
 constexpr int kHalves = 2;  // registers per panel
 using Register = __m256i;
 ARK_INLINE Register load_register(const void* p) { return load256(p); }
 ARK_INLINE Register broadcast(int32_t word) { return _mm256_set1_epi32(word); }
 ARK_INLINE void save(I* to, const Register* sum) { *to = {sum[0], sum[1]}; }
-ARK_INLINE void add_products(Register* sum, Register codes, Register x) {
+ARK_INLINE Register add_products(Register sum, Register codes, Register x) {
 #if defined(ARK_SIMDE)
-  *sum = _mm256_dpbusd_avx_epi32(*sum, codes, x);
+  return _mm256_dpbusd_avx_epi32(sum, codes, x);
 #else
-  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(*sum) : "x"(codes), "x"(x));
+  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(codes), "x"(x));
+  return sum;
 #endif
 }
 #else
@@ -44,12 +47,12 @@ using Register = __m512i;
 ARK_INLINE Register load_register(const void* p) { return load512(p); }
 ARK_INLINE Register broadcast(int32_t word) { return _mm512_set1_epi32(word); }
 ARK_INLINE void save(I* to, const Register* sum) { *to = {sum[0]}; }
-// Left to itself GCC copies each sum around, and keeps none of them in a register.
-ARK_INLINE void add_products(Register* sum, Register codes, Register x) {
+ARK_INLINE Register add_products(Register sum, Register codes, Register x) {
 #if defined(ARK_SIMDE)
-  *sum = _mm512_dpbusd_epi32(*sum, codes, x);
+  return _mm512_dpbusd_epi32(sum, codes, x);
 #else
-  asm("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(codes), "v"(x));
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(x));
+  return sum;
 #endif
 }
 #endif
@@ -74,7 +77,7 @@ ARK_INLINE void dot_tile(const uint8_t* weights, int64_t apart, const int8_t* x,
     }
     for (int r = 0; r < kTileRows; r++) {
       Register four = broadcast(load_word(x + r * 4));
-      for (int i = 0; i < kWide; i++) add_products(&sum[r][i], codes[i], four);
+      for (int i = 0; i < kWide; i++) sum[r][i] = add_products(sum[r][i], codes[i], four);
     }
   }
   for (int r = 0; r < kTileRows; r++) {

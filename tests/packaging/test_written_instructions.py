@@ -18,7 +18,9 @@ from tests.support.native_build import ROOT
 SOURCE = """
 #include "{root}/kernels/matmul/gemm_tile.h"
 using namespace ark::ARK_ISA;
-extern "C" void written({type}* sum, {type} codes, {type} x) {{ add_products(sum, codes, x); }}
+extern "C" void written({type}* sum, {type} codes, {type} x) {{
+  *sum = add_products(*sum, codes, x);
+}}
 extern "C" void meant({type}* sum, {type} codes, {type} x) {{ *sum = {meant}; }}
 """
 AVX512 = "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c"
