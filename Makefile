@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-BUILD := -C build-dir=build/native-release
+BUILD := --config-settings=build-dir=build/native-release
 export PATH := $(abspath $(BIN)):$(PATH)
 
 NATIVE := $(shell find native kernels -name '*.cc' -o -name '*.h' -o -name 'CMakeLists.txt' -o -name '*.cmake')
@@ -38,8 +38,8 @@ $(VENV)/.model: $(VENV)/.tools
 
 # Tests use the same build folder with more targets (tests/support/native_build.py).
 $(VENV)/.test: $(VENV)/.tools $(VENV)/.model pyproject.toml $(NATIVE)
-	$(PIP) install -q --no-build-isolation $(BUILD) -C cmake.define.ARK_TESTS=ON \
-	  -C cmake.define.ARK_WERROR=ON -e '.[compile,test]'
+	$(PIP) install -q --no-build-isolation $(BUILD) --config-settings=cmake.define.ARK_TESTS=ON \
+	  --config-settings=cmake.define.ARK_WERROR=ON -e '.[compile,test]'
 	@touch $@ $(VENV)/.package
 
 $(VENV)/.lint: $(VENV)/.tools pyproject.toml tests/support/requirements.py
