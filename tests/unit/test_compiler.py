@@ -163,8 +163,8 @@ def test_plans_hold_together(
     assert kernels.count("rope") == 2  # queries and keys at once
     assert kernels.count("matmul") == 4 * 2
     scratch = bundle.manifest.memory.arena - plan["arena_bytes"]
-    # The widest input once more, as two int8 codes.
-    assert scratch == 2 * plan["chunk"] * bundle.manifest.model.intermediate_size
+    # At least the widest input once more, as two int8 codes.
+    assert scratch >= 2 * plan["chunk"] * bundle.manifest.model.intermediate_size
     assert bundle.manifest.memory.weights == bundle.manifest.files["weights.bin"].bytes
     bundle.check()
 
