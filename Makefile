@@ -50,7 +50,8 @@ $(VENV)/.lint: $(VENV)/.tools pyproject.toml tests/support/requirements.py
 demo: $(VENV)/.package $(VENV)/.model ## Compile SmolLM2-135M-Instruct and let it answer PROMPT
 	$(BIN)/arkinfer compile "$$($(BIN)/python tests/support/smollm2.py)" \
 	  --target cpu --quant keep -o $(DEMO)
-	$(BIN)/arkinfer run $(DEMO) "$(PROMPT)" --temperature 0 --max-tokens 128
+	$(BIN)/arkinfer run $(DEMO) "$(PROMPT)" --temperature 0 --repetition-penalty 1.05 \
+	  --max-tokens 128
 
 test: $(VENV)/.test ## Run every test that needs no special hardware or system package
 	$(BIN)/python -m pytest -m "not platform" $(PYTEST_ARGS)
