@@ -50,8 +50,8 @@ def compile(
         chunk: tokens that prefill runs at once.
         sparse: ``"auto"`` follows the checkpoint, ``"on"``, ``"off"``, or
             ``"force"`` for models that were not trained for sparse attention.
-        kv: the KV cache's number type that the bundle is run with unless told otherwise; by
-            default what the device recommends.
+        kv: the KV cache's number type that the bundle is run with unless told otherwise;
+            ``"fp16"`` by default.
         dump: a folder that receives the graph after each pass.
         progress: told what is being done.
 

@@ -127,7 +127,6 @@ def compile_checkpoint(
     report = progress or (lambda _what, _fraction: None)
     check_options(target, quant, chunk, sparse, kv)
     device = find_device(target)
-    kv = kv or device.kv or None
     kv_type = None if kv is None else kv_types.parse(kv)
     backend = backends.get(device.backend)
     config = dataclasses.replace(checkpoint.config, sparse=choose_sparse(checkpoint.config, sparse))

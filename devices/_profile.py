@@ -50,7 +50,7 @@ class Device:
         memory: bytes; 0 when it is not fixed.
         description: one line for ``arkinfer devices``.
         limits: what one allocation, image or work-group may hold at most (:data:`LIMITS`).
-        quantization, kv: what to compile with unless told otherwise; empty: no preference.
+        quantization: what to compile with unless told otherwise; empty: no preference.
     """
 
     name: str
@@ -62,7 +62,6 @@ class Device:
     description: str = ""
     limits: Mapping[str, int] = field(default_factory=dict)
     quantization: str = ""
-    kv: str = ""
 
     def runs_on(self, machine: Device) -> bool:
         """Whether a bundle compiled for this device runs on a detected machine's CPU."""
@@ -108,7 +107,8 @@ class Profile:
         sizes: memory that it is sold with, in bytes, ascending; empty: not fixed.
         bandwidth: of the memory, in 10^9 bytes per second.
         memory_sources: of ``sizes``; ``memory_verified`` as :attr:`Figure.verified`.
-        quantization, kv: recommended; empty: none.
+        quantization, kv: recommended; empty: none. The KV type is shown and never taken unasked,
+            because it costs quality.
         why: the reason for what is recommended.
         detect: what the system calls it; the longest that is found names this machine.
         generic: stands for many machines, so it has no figures.
@@ -145,5 +145,4 @@ class Profile:
             description=self.description,
             limits={n: int(f.value) for n, f in chosen.limits.items() if f.value is not None},
             quantization=self.quantization,
-            kv=self.kv,
         )

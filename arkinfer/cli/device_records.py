@@ -180,14 +180,14 @@ def predict_all(model: str, options: Options, machine: Machine) -> dict[str, Any
         ArkInferError: the model, or the options.
     """
     rows = []
-    workloads: dict[tuple[str, str, str], Workload] = {}
+    workloads: dict[tuple[str, str], Workload] = {}
     planned = None
     for profile in devices.profiles():
         unit = profile.default
         rates = machine.rates(profile, unit)
         if rates is None or profile.generic:
             continue
-        key = (_planner(unit), profile.quantization, options.kv or profile.kv)
+        key = (_planner(unit), profile.quantization)
         if key not in workloads:
             planned = _plan(model, options, profile, unit)
             ends = sorted({min(_SHORT, planned.context), planned.context})
@@ -234,9 +234,8 @@ def _planner(unit: Unit) -> str:
 
 
 def _plan(model: str, options: Options, profile: Profile, unit: Unit) -> Planned:
-    """With the device's own preferences where the user has none and no bundle has settled them."""
-    kv = options.kv or profile.kv or None
-    return plan(model, dataclasses.replace(options, kv=kv), _planner(unit), profile.quantization)
+    """Quantized as the device recommends where neither the user nor a bundle has settled it."""
+    return plan(model, options, _planner(unit), profile.quantization)
 
 
 def _model(planned: Planned) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def test_a_device_carries_what_backends_need() -> None:
     device = devices.get("snapdragon-8-gen-2")
     assert device.limits["largest_allocation"] == 1 << 30
     assert "work_group" not in device.limits, "unknown limits are left out"
-    assert (device.quantization, device.kv) == ("w4g128", "int8")
+    assert device.quantization == "w4g128"
     assert devices.get("snapdragon-8-gen-2:cpu").name == "snapdragon-8-gen-2:cpu"
     assert devices.get("h100").memory == 80 << 30
     assert device.memory == 0, "sold with several sizes"
