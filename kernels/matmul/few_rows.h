@@ -34,9 +34,9 @@ inline void tile(const Product& p, int64_t row, int64_t panel, int64_t first, in
     } else if (!p.a.codes) {
       tile_codes<R, 1>(w, p.a, row, panel, first, last, totals, stride);
     } else if (w.type == DType::u4) {
-      tile_u4<R>(w, p.a, row, panel, first, last, totals, stride);
+      tile_int8<DotU4, R>(w, p.a, row, panel, first, last, totals, stride);
     } else {
-      tile_i8<R>(w, p.a, row, panel, first, last, totals, stride);
+      tile_int8<DotI8, R>(w, p.a, row, panel, first, last, totals, stride);
     }
   }
 }

@@ -132,7 +132,10 @@ ARK_INLINE void dot_group_i8(const char* codes, const int8_t* x, int64_t inputs,
   }
 }
 
+// The product of a group's codes with rows; kBytes of codes hold one input of 16 outputs.
 struct DotU4 {
+  static constexpr int64_t kBytes = 8;
+  static constexpr int32_t kBias = 0;
   const char* codes;
   int64_t stride;
   int64_t group;
@@ -142,6 +145,8 @@ struct DotU4 {
   }
 };
 struct DotI8 {
+  static constexpr int64_t kBytes = 16;
+  static constexpr int32_t kBias = kI8Bias;
   const char* codes;
   int64_t stride;
   int64_t group;
@@ -152,9 +157,9 @@ struct DotI8 {
 };
 
 // Adds groups [first, last) of one panel to totals [R][stride].
-template <int R>
-inline void tile_u4(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
-                    int64_t first, int64_t last, float* totals, int64_t stride) {
+template <typename Dot, int R>
+inline void tile_int8(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
+                      int64_t first, int64_t last, float* totals, int64_t stride) {
   V total[R];
   V fine[R];
   for (int r = 0; r < R; r++) {
@@ -162,24 +167,8 @@ inline void tile_u4(const Weights& w, const Activations& a, int64_t row, int64_t
     fine[r] = zero();
   }
   for (int64_t g = first; g < last; g++) {
-    DotU4 dot_codes = {panel(w, panel_index) + g * w.group * 8, a.code_stride, w.group};
-    add_group<R>(w, a, row, panel_index, g, 0, total, fine, dot_codes);
-  }
-  for (int r = 0; r < R; r++) store(totals + r * stride, add(total[r], fine[r]));
-}
-
-template <int R>
-inline void tile_i8(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
-                    int64_t first, int64_t last, float* totals, int64_t stride) {
-  V total[R];
-  V fine[R];
-  for (int r = 0; r < R; r++) {
-    total[r] = load(totals + r * stride);
-    fine[r] = zero();
-  }
-  for (int64_t g = first; g < last; g++) {
-    DotI8 dot_codes = {panel(w, panel_index) + g * w.group * 16, a.code_stride, w.group};
-    add_group<R>(w, a, row, panel_index, g, kI8Bias, total, fine, dot_codes);
+    Dot dot_codes = {panel(w, panel_index) + g * w.group * Dot::kBytes, a.code_stride, w.group};
+    add_group<R>(w, a, row, panel_index, g, Dot::kBias, total, fine, dot_codes);
   }
   for (int r = 0; r < R; r++) store(totals + r * stride, add(total[r], fine[r]));
 }

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from arkinfer.config import SparseConfig
 from tests.support import kernel_checks as checks
 from tests.support.kernel_runner import DTYPES, Call, LibraryRunner, Operand, RefusedCall
 
@@ -16,7 +17,7 @@ from tests.support.kernel_runner import DTYPES, Call, LibraryRunner, Operand, Re
 def _sound_calls() -> dict[str, Call]:
     rng = np.random.default_rng(1)
     weight = checks.random_weight(rng, 20, 64, "u4 zero f16", 32)
-    sparse = checks.SparseConfig(window_size=64, topk=2, dense_len=-1)
+    sparse = SparseConfig(window_size=64, topk=2, dense_len=-1)
     keys = rng.standard_normal((2, 200, 16)).astype(np.float32)
     q = rng.standard_normal((3, 4, 16)).astype(np.float32)
     found = [

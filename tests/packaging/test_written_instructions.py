@@ -1,7 +1,7 @@
-"""Instructions that are written in assembler compute what the intrinsic computes.
+"""Kernels that only emulators run here, as the compiler makes them for real CPUs.
 
-Emulators run the intrinsics in their place, so on CPUs without these sets this is
-what holds the order of their operands.
+Emulators run intrinsics in the place of what is written in assembler, and their time
+tells nothing: so here is what holds the order of operands, and sums in registers.
 """
 
 from __future__ import annotations
@@ -65,6 +65,52 @@ def test_written_instructions_are_those_that_are_meant(isa: str, tmp_path: Path)
     listing = _output("objdump", "-d", "--no-show-raw-insn", str(tmp_path / "products.o"))
     assert _stored(listing, "written") == _stored(listing, "meant")
     assert "codes" in _stored(listing, "written")
+
+
+# Of each set: its flags, the instruction that multiplies, and how many a step of a tile has.
+TILES = {
+    "avxvnni": (SETS["avxvnni"][0], "vpdpbusd", 12),
+    "avx512": (AVX512, "vpmaddubsw", 24),
+    "avx512vnni": (SETS["avx512vnni"][0], "vpdpbusd", 24),
+}
+
+
+def _loops(assembly: str) -> list[list[str]]:
+    """The instructions of every innermost loop: from a label to a jump back to it."""
+    loops: list[list[str]] = []
+    label, body = "", list[str]()
+    for line in assembly.splitlines():
+        found = re.match(r"(\.L\w+):", line)
+        if found:
+            label, body = found[1], []
+        elif re.match(r"\s+[{a-z]", line):
+            body.append(line.strip())
+            if body[-1].startswith("j") and body[-1].split()[-1] == label:
+                loops.append(body[:])
+    return loops
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86-64 assembler")
+@pytest.mark.parametrize("isa", TILES)
+def test_tiles_of_many_rows_keep_their_sums_in_registers(isa: str, tmp_path: Path) -> None:
+    if int(_output("g++", "-dumpversion").split(".")[0]) < 12:
+        pytest.skip("needs GCC 12 or newer")
+    flags, product, count = TILES[isa]
+    native = ROOT / "native"
+    out = tmp_path / "matmul.s"
+    command = ["g++", "-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-ffp-contract=off", "-S"]
+    command += [f"-I{native}/src", f"-I{native}/include", f"-DARK_ISA={isa}", *flags.split()]
+    command += [f"-DARK_ISA_{isa}=1", str(ROOT / "kernels/matmul/cpu.cc"), "-o", str(out)]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    tiles = [
+        loop
+        for loop in _loops(out.read_text())
+        if sum(product in line for line in loop) == count
+        and sum("vpbroadcastd" in line for line in loop) == 6
+    ]
+    assert tiles
+    for loop in tiles:
+        assert not [line for line in loop if "mm" in line and re.search(r"\(%r[sb]p\)", line)]
 
 
 def _output(*command: str) -> str:
