@@ -56,7 +56,11 @@ demo: $(VENV)/.package $(VENV)/.model ## Compile SmolLM2-135M-Instruct and let i
 test: $(VENV)/.test ## Run every test that needs no special hardware or system package
 	$(BIN)/python -m pytest -m "not platform" $(PYTEST_ARGS)
 
-test-platforms: $(VENV)/.test ## Run the rest: emulated AVX-512, aarch64 under qemu, sanitizers
+$(VENV)/.platforms: $(VENV)/.test
+	$(PIP) install -q --no-build-isolation -e '.[compile,test,tvm,platform-test]'
+	@touch $@
+
+test-platforms: $(VENV)/.platforms ## Run the rest: emulated AVX-512, aarch64, sanitizers, OpenCL
 	@sh tests/platform/install.sh
 	$(BIN)/python -m pytest -m platform $(PYTEST_ARGS)
 

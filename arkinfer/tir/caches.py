@@ -1,0 +1,69 @@
+"""KV caches on devices: shapes, and TIR expressions of their elements.
+
+Blocks of 64 tokens, as the CPU has them (docs/bundle.md): keys
+[kv_heads, blocks, head_dim / n, 64] and values [kv_heads, blocks * 64, head_dim / n], where an
+element is a float32 (n = 1) or a word of the fp16 of two consecutive dimensions (n = 2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tvm.script import tirx as T
+
+from arkinfer.tir import halves
+
+BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Caches:
+    """The caches of one layer.
+
+    Attributes:
+        dtype: what they hold.
+        kv_heads: heads.
+        head_dim: numbers of a head; even.
+    """
+
+    dtype: Literal["f32", "f16"]
+    kv_heads: int
+    head_dim: int
+
+    @property
+    def element(self) -> str:
+        """The TIR type of a buffer."""
+        return "float32" if self.dtype == "f32" else "uint32"
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of dimensions of a head."""
+        return self.head_dim // 2
+
+    def key_at(self, capacity: Any, head: Any, token: Any, pair: Any) -> Any:
+        """Where a pair of a key begins; a float32 cache has its second 64 elements later."""
+        width = self.head_dim if self.dtype == "f32" else self.pairs
+        row = 2 * pair if self.dtype == "f32" else pair
+        block = head * (capacity // BLOCK) + token // BLOCK
+        return (block * width + row) * BLOCK + token % BLOCK
+
+    def value_at(self, capacity: Any, head: Any, token: Any, pair: Any) -> Any:
+        """Where a pair of a value begins; a float32 cache has its second right behind."""
+        if self.dtype == "f32":
+            return (head * capacity + token) * self.head_dim + 2 * pair
+        return (head * capacity + token) * self.pairs + pair
+
+    def load(self, cache: Any, at: Any, is_key: bool) -> tuple[Any, Any]:
+        """The two numbers of a pair."""
+        if self.dtype == "f32":
+            return cache[at], cache[at + (BLOCK if is_key else 1)]
+        return halves.low(cache[at] & halves.u32(0xFFFF)), halves.high(cache[at])
+
+    def store(self, cache: Any, at: Any, is_key: bool, first: Any, second: Any) -> None:
+        """Write a pair."""
+        if self.dtype == "f32":
+            T.buffer_store(cache, first, [at])
+            T.buffer_store(cache, second, [at + (BLOCK if is_key else 1)])
+        else:
+            T.buffer_store(cache, halves.pack(first, second), [at])

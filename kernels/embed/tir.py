@@ -1,0 +1,53 @@
+"""embed as TIR: a group per token, a lane per word of the row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm.script import tirx as T
+
+from arkinfer.tir.elements import element, scale_and_second
+from arkinfer.tir.halves import constant
+from arkinfer.tir.loops import LANES, Loops, Rows, ceil_div
+from arkinfer.tir.matrix import Matrix
+
+
+def embed(loops: Loops, matrix: Matrix, y: Rows, factor: float = 1.0) -> Any:
+    """``y[t] = factor * matrix[ids[t]]``.
+
+    Arguments: ids (int32), codes, scales (words of ``matrix``), y (float32), tokens.
+    """
+    at_y = y.at
+    words, count = matrix.words, matrix.per_word
+    steps = ceil_div(words, LANES)
+
+    @T.prim_func(s_tir=True)
+    def embed(
+        p_ids: T.handle, p_codes: T.handle, p_scales: T.handle, p_y: T.handle, tokens: T.int32
+    ):
+        ids = T.match_buffer(p_ids, (T.int32(),), "int32")
+        codes = T.match_buffer(p_codes, (T.int32(),), "uint32")
+        scales = T.match_buffer(p_scales, (T.int32(),), "uint32")
+        y = T.match_buffer(p_y, (T.int32(),), "float32")
+        for t in loops.groups(tokens):
+            with T.sblock("group"):
+                T.reads()
+                T.writes()
+                for lane in loops.lanes():
+                    word = T.alloc_buffer((1,), "uint32", scope="local")
+                    scale = T.alloc_buffer((2,), "float32", scope="local")
+                    for step in T.serial(steps):
+                        if step * LANES + lane < words:
+                            word[0] = codes[ids[t] * words + step * LANES + lane]
+                            scale[0] = scale_and_second(
+                                matrix, scales, ids[t], (step * LANES + lane) * count
+                            )[0]
+                            scale[1] = scale_and_second(
+                                matrix, scales, ids[t], (step * LANES + lane) * count
+                            )[1]
+                            for j in T.unroll(count):
+                                y[at_y(t, (step * LANES + lane) * count + j)] = constant(
+                                    factor
+                                ) * element(matrix, word[0], j, scale[0], scale[1])
+
+    return embed

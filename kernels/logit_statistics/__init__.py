@@ -1,0 +1,1 @@
+"""Reductions that sampling needs: the best token of a row of logits, and their normalisation."""

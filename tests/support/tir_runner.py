@@ -1,0 +1,107 @@
+"""Runs kernels described in TIR: compiled for this CPU, or as OpenCL C by its launch table."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arkinfer.tir.emit import device_target, emit, evaluate
+from arkinfer.tir.loops import Loops
+
+Array = NDArray[Any]
+Arguments = Mapping[str, Any]
+
+# What an OpenCL platform calls itself, by the name that tests use.
+_PLATFORMS = {"PoCL": "Portable Computing Language", "Intel": "Intel(R) OpenCL"}
+
+
+class Runner(Protocol):
+    """Runs one kernel."""
+
+    loops: Loops
+
+    def run(self, function: Any, arguments: Arguments) -> dict[str, Array]:
+        """Call with arrays and scalars by name; gives the arrays back as they then are."""
+        ...
+
+
+def opencl_platforms() -> list[str]:
+    """The platforms of :data:`_PLATFORMS` that pyopencl finds."""
+    if importlib.util.find_spec("pyopencl") is None:
+        return []
+    import pyopencl
+
+    try:
+        found = [platform.name for platform in pyopencl.get_platforms()]
+    except pyopencl.LogicError:  # the loader is there, but no driver
+        return []
+    return [name for name, full in _PLATFORMS.items() if any(full in one for one in found)]
+
+
+class HostRunner:
+    """Compiles for this machine's CPU."""
+
+    loops = Loops("llvm")
+
+    def run(self, function: Any, arguments: Arguments) -> dict[str, Array]:
+        """See :class:`Runner`."""
+        import tvm
+
+        target = tvm.target.Target({"kind": "llvm"})
+        built = tvm.compile(function.with_attr("global_symbol", "kernel"), target=target)
+        tensors: dict[str, Any] = {}
+        given: list[Any] = []
+        for param in function.params:
+            name = str(param.name)
+            if isinstance(arguments[name], int):
+                given.append(arguments[name])
+            else:
+                tensors[name] = tvm.runtime.tensor(arguments[name].ravel())
+                given.append(tensors[name])
+        built["kernel"](*given)
+        return {name: t.numpy().reshape(arguments[name].shape) for name, t in tensors.items()}
+
+
+class OpenClRunner:
+    """Compiles OpenCL C for a platform, and launches it with what ``emit`` recorded."""
+
+    loops = Loops("opencl")
+
+    def __init__(self, platform: str) -> None:
+        import pyopencl as cl
+
+        found = [p for p in cl.get_platforms() if _PLATFORMS[platform] in p.name]
+        self._cl = cl
+        self._context = cl.Context(found[0].get_devices())
+        self._queue = cl.CommandQueue(self._context)
+        self._target = device_target("opencl")
+
+    def run(self, function: Any, arguments: Arguments) -> dict[str, Array]:
+        """See :class:`Runner`."""
+        cl = self._cl
+        emitted = emit({"kernel": function}, self._target)
+        kernel = emitted.kernels["kernel"]
+        program = cl.Program(self._context, emitted.source).build()
+        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
+        scalars = {name: v for name, v in arguments.items() if isinstance(v, int)}
+        buffers: dict[str, Any] = {}
+        given: list[Any] = []
+        for name in kernel.arguments:
+            if name in kernel.scalars:
+                given.append(np.int32(scalars[name]))
+            else:
+                buffers[name] = cl.Buffer(self._context, flags, hostbuf=arguments[name])
+                given.append(buffers[name])
+        lanes = [kernel.lanes, 1, 1]
+        groups = [evaluate(size, scalars) for size in kernel.groups]
+        sizes = [count * n for count, n in zip(groups, lanes, strict=True)]
+        cl.Kernel(program, kernel.name)(self._queue, sizes, lanes, *given)
+        results = {}
+        for name, buffer in buffers.items():
+            results[name] = np.empty_like(arguments[name])
+            cl.enqueue_copy(self._queue, results[name], buffer)
+        return results
