@@ -123,7 +123,8 @@ def load(
     bundle = Bundle.open(path)
     table = memory.table(bundle.manifest, context, kv_type)
     name = backend or bundle.manifest.backend
-    if name == bundle.manifest.backend and "plan.json" in bundle.manifest.files:
+    native_plans = {"plan.json", "launches.json"} & bundle.manifest.files.keys()
+    if name == bundle.manifest.backend and native_plans:
         memory.check(bundle.manifest, context, kv_type)
         native = NativeModel(bundle.path)
         info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, table.kv, table.total)

@@ -131,7 +131,7 @@ def compile_checkpoint(
     backend = backends.get(device.backend)
     config = dataclasses.replace(checkpoint.config, sparse=choose_sparse(checkpoint.config, sparse))
     tokens = choose_context(config, context)
-    options = CompileOptions(context=tokens, chunk=min(chunk, tokens))
+    options = CompileOptions(context=tokens, chunk=min(chunk, tokens), kv=kv_type)
     quant = choose_quant(checkpoint, quant, device.quantization or DEFAULT_QUANT)
     destination = Path(output) if output is not None else default_output(checkpoint)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from arkinfer.checkpoint import Checkpoint
     from arkinfer.devices import Device
     from arkinfer.graph.graph import Graph
+    from arkinfer.kv_types import KvType
     from arkinfer.runtime.executor import Executor
 
 GROUP = "arkinfer.backends"
@@ -36,10 +37,12 @@ class CompileOptions:
     Attributes:
         context: the most tokens that a session may hold.
         chunk: tokens that prefill runs at once, at most ``context``.
+        kv: number type that the KV cache is to have; None leaves it to the backend.
     """
 
     context: int
     chunk: int = 512
+    kv: KvType | None = None
 
 
 @dataclass(frozen=True)

@@ -135,8 +135,12 @@ def refuse(node: ir.Node, why: str) -> NoReturn:
     )
 
 
-def lower(graph: Graph) -> tuple[Plan, Lowering]:
+def lower(graph: Graph, fused: bool = True) -> tuple[Plan, Lowering]:
     """Turn a graph into a plan without addresses.
+
+    Args:
+        graph: what to lower.
+        fused: let products take over norms and gates, as this backend's kernels can.
 
     Returns:
         The plan, and the walk that made it, which knows the weights.
@@ -168,8 +172,8 @@ def lower(graph: Graph) -> tuple[Plan, Lowering]:
         head_input=source.buffer,
         head_rows=rows,
         logits=logits,
-        body=fuse(body_steps, kept),
-        head=fuse(walk.steps, kept),
+        body=fuse(body_steps, kept) if fused else body_steps,
+        head=fuse(walk.steps, kept) if fused else walk.steps,
         caches=walk.caches,
     )
     plan.write_in_place()

@@ -240,6 +240,14 @@ SessionOptions resolve_options(const Model& model, const ark_session_options* op
   if (given.activations != ARK_ACTIVATIONS_INT8 && given.activations != ARK_ACTIVATIONS_F32) {
     bad_option("activations " + std::to_string(given.activations), "0 (int8) or 1 (fp32)");
   }
+  if (const LaunchPlan* launches = model.launches()) {
+    int32_t own = launches->half_caches ? ARK_KV_F16 : ARK_KV_F32;
+    if (given.kv_type != ARK_KV_DEFAULT && given.kv_type != own) {
+      bad_option("KV cache type " + std::to_string(given.kv_type),
+                 "-1 or " + std::to_string(own) + ", what the kernels were compiled for");
+    }
+    given.kv_type = own;
+  }
   return {given.context ? given.context : manifest.context,
           given.threads ? given.threads : ThreadPool::available_cores(),
           cache_dtype(given.kv_type == ARK_KV_DEFAULT ? manifest.kv_type : given.kv_type),

@@ -73,14 +73,20 @@ Model::Model(const std::string& path, int32_t checksum) {
   }
   MappedFile plan;
   for (const ManifestFile& entry : manifest_.files) {
-    bool small = entry.name == "plan.json" || entry.name == "vocabulary.bin";
+    bool plans = entry.name == "plan.json" || entry.name == "launches.json";
+    bool small = plans || entry.name == "kernels.cl" || entry.name == "vocabulary.bin";
     bool beside = entry.name == "weights.bin" && checksum == ARK_CHECK_BESIDE;
     MappedFile file = open_listed(path, entry, small || (checksum != ARK_CHECK_SKIP && !beside));
     // Reading begins here, at once; what follows needs none of it.
     if (beside) check_ = std::make_unique<FileCheck>(file, entry);
-    if (entry.name == "plan.json") plan = std::move(file);
+    if (plans) plan = std::move(file);
+    if (entry.name == "kernels.cl") source_ = std::move(file);
     if (entry.name == "weights.bin") weights_ = std::move(file);
     if (entry.name == "vocabulary.bin") vocabulary_ = Vocabulary(std::move(file));
+  }
+  if (manifest_.file("launches.json")) {
+    read_launches(plan);
+    return;
   }
   if (!manifest_.file("plan.json")) return;
   if (!manifest_.file("weights.bin")) {
@@ -94,6 +100,21 @@ Model::Model(const std::string& path, int32_t checksum) {
   weights_.prefetch();
   // A first binding without memory, so that a bad plan is refused here and not by a session.
   bind(*this, resolve_options(*this, nullptr), {});
+}
+
+void Model::read_launches(const MappedFile& file) {
+  if (!manifest_.file("weights.bin") || !manifest_.file("kernels.cl")) {
+    fail(ARK_INVALID_BUNDLE, "manifest.json: files lists launches.json alone",
+         "weights.bin and kernels.cl beside it", "compile the bundle again");
+  }
+  launches_ = parse_launch_plan(file.data(), file.size(),
+                                {static_cast<int64_t>(weights_.size()), manifest_.vocab_size,
+                                 manifest_.layers, manifest_.kv_heads, manifest_.chunk});
+  has_launches_ = true;
+  plan_.chunk = launches_.chunk;
+  plan_.output_rows = launches_.output_rows;
+  has_plan_ = true;
+  weights_.prefetch();
 }
 
 const Plan& Model::plan() const {

@@ -7,6 +7,7 @@
 
 #include "arkinfer.h"
 #include "file_check.h"
+#include "launch_plan.h"
 #include "manifest.h"
 #include "mapped_file.h"
 #include "plan.h"
@@ -17,7 +18,8 @@ namespace ark {
 class Model {
  public:
   // Raises ARK_NOT_FOUND, ARK_DAMAGED_BUNDLE, ARK_INVALID_BUNDLE or ARK_BUNDLE_VERSION.
-  // ARK_CHECK_SKIP leaves out the checksums of everything but plan.json and vocabulary.bin.
+  // ARK_CHECK_SKIP leaves out the checksums of everything but plans, kernels and
+  // vocabulary.bin.
   explicit Model(const std::string& path, int32_t checksum = ARK_CHECK_BEFORE);
 
   const Manifest& manifest() const { return manifest_; }
@@ -26,6 +28,10 @@ class Model {
   bool has_plan() const { return has_plan_; }
   // Raises ARK_INVALID_ARGUMENT when there is none.
   const Plan& plan() const;
+  // The plan of a bundle for a device; null for the CPU's. plan() then holds its limits alone.
+  const LaunchPlan* launches() const { return has_launches_ ? &launches_ : nullptr; }
+  // The kernels of a bundle for a device, as source.
+  const MappedFile& source() const { return source_; }
   const char* weights() const { return weights_.data(); }
   size_t weights_bytes() const { return weights_.size(); }
   // With ARK_CHECK_BESIDE: waits until the weights are checked. Raises ARK_DAMAGED_BUNDLE.
@@ -35,6 +41,7 @@ class Model {
 
  private:
   MappedFile open_listed(const std::string& folder, const ManifestFile& entry, bool check);
+  void read_launches(const MappedFile& file);
 
   Manifest manifest_;
   MappedFile weights_;
@@ -42,6 +49,9 @@ class Model {
   Vocabulary vocabulary_;
   Plan plan_{};
   bool has_plan_ = false;
+  MappedFile source_;
+  LaunchPlan launches_;
+  bool has_launches_ = false;
 };
 
 }  // namespace ark

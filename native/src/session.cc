@@ -25,19 +25,32 @@ int64_t arena_bytes(const Plan& plan, int64_t scratch) {
 
 MemoryPlan plan_memory(const Model& model, const SessionOptions& options) {
   MemoryPlan memory;
+  memory.weights = static_cast<int64_t>(model.weights_bytes());
+  memory.tokenizer = static_cast<int64_t>(model.vocabulary().file_bytes());
+  if (model.launches()) {
+    DeviceMemory device = device_memory(*model.launches(), round_up(options.context, kBlock));
+    memory.kv_cache = device.key_values;
+    memory.compressed_keys = device.compressed_keys;
+    memory.arena = device.slots;
+    return memory;
+  }
   const Plan& plan = model.plan();
   for (const PlanCache& cache : plan.caches) {
     int64_t bytes = cache_shape(cache, options).bytes;
     (cache.kind == CacheKind::compressed ? memory.compressed_keys : memory.kv_cache) += bytes;
   }
-  memory.weights = static_cast<int64_t>(model.weights_bytes());
   memory.arena = arena_bytes(plan, bind(model, options, {}).scratch_bytes);
-  memory.tokenizer = static_cast<int64_t>(model.vocabulary().file_bytes());
   return memory;
 }
 
 Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options)
     : model_(std::move(model)), options_(options), pool_(options.threads) {
+  id_limit_ = model_->manifest().vocab_size;
+  kept_.resize(static_cast<size_t>(model_->manifest().layers));
+  if (model_->launches()) {
+    open_device();
+    return;
+  }
   const Plan& plan = model_->plan();
   int64_t scratch = bind(*model_, options_, {}).scratch_bytes;
   BoundMemory memory;
@@ -52,8 +65,6 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
   scratch_ = arena_.data() + round_up(plan.arena_bytes, kAlignment);
   bound_ = bind(*model_, options_, memory);
 
-  id_limit_ = model_->manifest().vocab_size;
-  kept_.resize(static_cast<size_t>(model_->manifest().layers));
   for (const PlanStep& step : plan.body) {
     const PlanOperand* codes = step.operand("ids") ? step.operand("codes") : nullptr;
     if (codes && codes->kind == PlanOperand::Kind::weight) {
@@ -70,7 +81,30 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
   }
 }
 
+void Session::open_device() {
+  const LaunchPlan& plan = *model_->launches();
+  device_ = open_opencl({&plan, model_->weights(), model_->source().data(), model_->source().size(),
+                         model_->manifest().vocab_size},
+                        round_up(options_.context, kBlock), &cancelled_);
+  for (const LaunchStep& step : plan.body) {
+    if (step.keep_layer < 0) continue;
+    Kept& kept = kept_[static_cast<size_t>(step.keep_layer)];
+    kept.present = true;
+    kept.block_size = step.block_size;
+    kept.columns = static_cast<size_t>(step.output.columns);
+  }
+}
+
+void Session::refuse_on_device(const std::string& what) const {
+  fail(ARK_INVALID_ARGUMENT, what + " on " + device_->name(), "a bundle of the cpu backend",
+       "compile with --target cpu");
+}
+
 int64_t Session::allocated_bytes() const {
+  if (device_) {
+    MemoryPlan memory = plan_memory(*model_, options_);
+    return memory.kv_cache + memory.compressed_keys + memory.arena;
+  }
   size_t bytes = arena_.size();
   for (const Region& cache : caches_) bytes += cache.size();
   return static_cast<int64_t>(bytes);
@@ -80,6 +114,16 @@ void Session::set_trace(ark_trace_fn trace, void* user) {
   Busy busy(&busy_);
   trace_ = trace;
   trace_user_ = user;
+  if (!device_) return;
+  DeviceRun::Trace forward;
+  if (trace) {
+    forward = [trace, user](const LaunchStep& step, double seconds, const float* values,
+                            int64_t rows, int64_t columns) {
+      trace(user, step.kernel.c_str(), step.stage.c_str(), seconds, values,
+            static_cast<size_t>(rows), static_cast<size_t>(columns), static_cast<size_t>(columns));
+    };
+  }
+  device_->set_trace(std::move(forward));
 }
 
 void Session::check_tokens(const int32_t* tokens, size_t n) const {
@@ -134,11 +178,13 @@ void Session::run_tokens(const int32_t* tokens, size_t n, bool all_logits, float
 }
 
 void Session::run_chunk(const int32_t* tokens, int64_t n, int64_t total) {
+  if (device_) return device_->run_body(tokens, n, length(), total);
   std::memcpy(buffer(model_->plan().token_ids), tokens, static_cast<size_t>(n) * sizeof(int32_t));
   run_steps(&bound_.body, n, total);
 }
 
 void Session::run_head(int64_t first_row, int64_t rows, float* logits) {
+  if (device_) return device_->run_head(first_row, rows, logits);
   const Plan& plan = model_->plan();
   auto row_bytes = static_cast<size_t>(plan.buffers[plan.head_input].columns) * sizeof(float);
   std::memcpy(buffer(plan.head_rows),
@@ -251,7 +297,10 @@ std::vector<int32_t> Session::selected_blocks(int32_t layer, int32_t kv_head) co
   std::vector<int32_t> blocks;
   if (kept.present) {
     size_t width = kept.columns / static_cast<size_t>(manifest.kv_heads);
-    const int32_t* row = kept.rows.data() + static_cast<size_t>(kept_row_) * kept.columns;
+    std::vector<int32_t> read;
+    if (device_) read = device_->kept_row(layer);
+    const int32_t* row =
+        device_ ? read.data() : kept.rows.data() + static_cast<size_t>(kept_row_) * kept.columns;
     const int32_t* part = row + width * static_cast<size_t>(kv_head);
     if (part[0] >= 0) {
       size_t count = std::min(static_cast<size_t>(part[0]), width - 1);

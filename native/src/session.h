@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bind.h"
+#include "device_run.h"
 #include "draft.h"
 #include "kv_cache.h"
 #include "memory.h"
@@ -54,6 +55,8 @@ class Session {
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
  private:
+  void open_device();
+  [[noreturn]] void refuse_on_device(const std::string& what) const;
   void check_tokens(const int32_t* tokens, size_t n) const;
   void run_tokens(const int32_t* tokens, size_t n, bool all_logits, float* logits);
   void run_chunk(const int32_t* tokens, int64_t n, int64_t total);
@@ -78,6 +81,7 @@ class Session {
   Region arena_;
   char* scratch_ = nullptr;
   BoundPlan bound_;
+  std::unique_ptr<DeviceRun> device_;  // in place of arena, caches and bound_, where there is one
   std::atomic<int64_t> length_{0};
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> busy_{false};

@@ -34,6 +34,7 @@ void Session::verify_tree(const int32_t* tokens, const int32_t* parents, size_t 
   Busy busy(&busy_);
   DraftTree tree = DraftTree::parse(parents, n, static_cast<size_t>(most_draft_tokens()));
   check_tokens(tokens, n);
+  if (device_ && !tree.is_chain) refuse_on_device("a draft tree that branches");
   tree_ = {};
   const int64_t before = length();
   kept_rows_ = static_cast<int64_t>(n);
@@ -82,10 +83,12 @@ void Session::accept(const int32_t* path, size_t n) {
     }
     update_caches(count, past + count);
   }
+  const size_t drafts = tree_.parents.size();
   tree_ = {};
   if (n == 0) return;
   kept_row_ = path[n - 1];
-  kept_length_ = past + count;
+  // A device keeps the blocks of the last draft alone.
+  kept_length_ = device_ && static_cast<size_t>(kept_row_) + 1 != drafts ? 0 : past + count;
   length_.store(past + count, std::memory_order_relaxed);
 }
 
@@ -95,6 +98,7 @@ void Session::fill_random(size_t length, uint64_t seed) {
     fail(ARK_INVALID_ARGUMENT, "the session holds " + std::to_string(this->length()) + " tokens",
          "an empty one", "roll back to length 0");
   }
+  if (device_) refuse_on_device("caches filled with random numbers");
   if (length > static_cast<size_t>(options_.context)) {
     fail(ARK_CONTEXT_OVERFLOW, std::to_string(length) + " tokens",
          "at most " + std::to_string(options_.context), "load with a larger context");

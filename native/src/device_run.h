@@ -1,0 +1,59 @@
+// What a session asks of a device that has the plan, its weights and its caches.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "launch_plan.h"
+
+namespace ark {
+
+class DeviceRun {
+ public:
+  // After a step, where somebody listens: its seconds, and its output [rows, columns] in float32
+  // (null for other outputs).
+  using Trace = std::function<void(const LaunchStep&, double seconds, const float* values,
+                                   int64_t rows, int64_t columns)>;
+
+  virtual ~DeviceRun() = default;
+
+  // Runs the body for tokens that follow `past`. Raises ARK_CANCELLED between steps.
+  virtual void run_body(const int32_t* tokens, int64_t n, int64_t past, int64_t total) = 0;
+  // Runs the head for rows of the last body; waits for the logits, [rows, vocabulary].
+  virtual void run_head(int64_t first_row, int64_t rows, float* logits) = 0;
+  // The blocks that the body's last token chose in a layer: its row, or nothing.
+  virtual std::vector<int32_t> kept_row(int32_t layer) const = 0;
+  virtual void set_trace(Trace trace) = 0;
+
+  // "PoCL ... on AMD ...", for messages.
+  virtual const std::string& name() const = 0;
+};
+
+// Device memory of a session, beside the weights.
+struct DeviceMemory {
+  int64_t key_values = 0;
+  int64_t compressed_keys = 0;
+  int64_t slots = 0;
+};
+DeviceMemory device_memory(const LaunchPlan& plan, int64_t capacity);
+
+// What a run is made from; it must outlive the run.
+struct DeviceModel {
+  const LaunchPlan* plan;
+  const char* weights;
+  const char* source;
+  size_t source_bytes;
+  int64_t vocab_size;
+};
+
+// Opens the OpenCL driver and builds the source for a device (environment variable
+// ARK_OPENCL_DEVICE: part of the name of one; else a GPU, else any). Raises ARK_EXECUTOR_FAILED,
+// with the build log for a source that does not build, and ARK_OUT_OF_MEMORY.
+std::unique_ptr<DeviceRun> open_opencl(const DeviceModel& model, int64_t capacity,
+                                       const std::atomic<bool>* cancelled);
+
+}  // namespace ark

@@ -1,0 +1,265 @@
+#include "launch_plan.h"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "error.h"
+#include "json.h"
+
+namespace ark {
+namespace {
+
+constexpr int64_t kMostBytes = int64_t{1} << 50;
+constexpr int64_t kMostColumns = int64_t{1} << 31;
+constexpr int kDeepest = 32;  // nesting of a size
+
+using Kind = LaunchSize::Kind;
+
+struct ScalarName {
+  const char* name;
+  int64_t LaunchScalars::* scalar;
+};
+constexpr ScalarName kScalars[] = {{"tokens", &LaunchScalars::tokens},
+                                   {"past", &LaunchScalars::past},
+                                   {"total", &LaunchScalars::total},
+                                   {"capacity", &LaunchScalars::capacity}};
+
+struct OperatorName {
+  const char* name;
+  Kind kind;
+};
+constexpr OperatorName kOperators[] = {
+    {"+", Kind::add},    {"-", Kind::subtract}, {"*", Kind::multiply}, {"/", Kind::divide},
+    {"%", Kind::modulo}, {"min", Kind::least},  {"max", Kind::most}};
+
+int64_t LaunchScalars::* read_scalar(const JsonView& view) {
+  for (const ScalarName& known : kScalars) {
+    if (view.string() == known.name) return known.scalar;
+  }
+  view.refuse(quote(view.string()), "tokens, past, total or capacity");
+}
+
+LaunchSize read_size(const JsonView& view, int depth = 0) {
+  LaunchSize size;
+  if (depth > kDeepest) view.refuse("a size nested deeper than 32", "a flatter one");
+  if (view.is(Json::Type::number)) {
+    size.number = view.integer(0, kMostBytes);
+  } else if (view.is(Json::Type::string)) {
+    size.kind = Kind::scalar;
+    size.scalar = read_scalar(view);
+  } else {
+    if (view.array_size() != 3) view.refuse("not three parts", "an operator and two sizes");
+    const std::string& name = view.item(0).string();
+    auto known = std::find_if(std::begin(kOperators), std::end(kOperators),
+                              [&](const OperatorName& entry) { return name == entry.name; });
+    if (known == std::end(kOperators)) {
+      view.refuse("the operator " + quote(name), "+, -, *, /, %, min or max");
+    }
+    size.kind = known->kind;
+    size.sides = {read_size(view.item(1), depth + 1), read_size(view.item(2), depth + 1)};
+  }
+  return size;
+}
+
+class Reader {
+ public:
+  Reader(const JsonView& root, const PlanLimits& limits) : root_(root), limits_(limits) {}
+
+  LaunchPlan read() {
+    if (root_.at("version").integer(0, 1 << 30) != 1) {
+      root_.at("version").refuse("another version", "1");
+    }
+    plan_.chunk = root_.at("chunk").integer(1, 65536);
+    if (plan_.chunk != limits_.chunk) root_.at("chunk").refuse("not the manifest's", "the same");
+    plan_.output_rows = root_.at("output_rows").integer(1, plan_.chunk);
+    read_kv();
+    JsonView slots = root_.at("slots");
+    for (size_t i = 0; i < slots.array_size(); i++) plan_.slots.push_back(read_size(slots.item(i)));
+    JsonView weights = root_.at("weights");
+    for (size_t i = 0; i < weights.array_size(); i++) add_weight(weights.item(i));
+    JsonView caches = root_.at("caches");
+    for (size_t i = 0; i < caches.array_size(); i++) add_cache(caches.item(i));
+    add_steps("body", &plan_.body);
+    add_steps("head", &plan_.head);
+    plan_.head_columns = root_.at("head_columns").integer(1, kMostColumns);
+    plan_.token_ids = slot_for("token_ids", plan_.chunk, 1);
+    plan_.head_input = slot_for("head_input", plan_.chunk, plan_.head_columns);
+    plan_.head_rows = slot_for("head_rows", plan_.output_rows, plan_.head_columns);
+    plan_.logits = slot_for("logits", plan_.output_rows, limits_.vocab_size);
+    return std::move(plan_);
+  }
+
+ private:
+  using Index = std::unordered_map<std::string, size_t>;
+
+  void read_kv() {
+    const std::string& kv = root_.at("kv").string();
+    if (kv != "fp16" && kv != "fp32") root_.at("kv").refuse(quote(kv), "\"fp16\" or \"fp32\"");
+    plan_.half_caches = kv == "fp16";
+  }
+
+  static std::string new_name(const JsonView& entry, Index* index) {
+    const std::string& name = entry.at("name").string();
+    if (!index->emplace(name, index->size()).second) {
+      entry.at("name").refuse(quote(name) + " a second time", "each name once");
+    }
+    return name;
+  }
+
+  void add_weight(const JsonView& entry) {
+    LaunchWeight weight{new_name(entry, &weights_), entry.at("offset").integer(0, kMostBytes),
+                        entry.at("bytes").integer(1, kMostBytes)};
+    if (weight.offset % 64 != 0 || weight.offset + weight.bytes > limits_.weights_bytes) {
+      entry.refuse("a range that leaves weights.bin or starts off a multiple of 64", "one inside");
+    }
+    plan_.weights.push_back(std::move(weight));
+  }
+
+  void add_cache(const JsonView& entry) {
+    LaunchCache cache{new_name(entry, &caches_), CacheKind::key, read_size(entry.at("bytes"))};
+    const std::string& kind = entry.at("kind").string();
+    if (kind == "value") {
+      cache.kind = CacheKind::value;
+    } else if (kind == "compressed") {
+      cache.kind = CacheKind::compressed;
+    } else if (kind != "key") {
+      entry.at("kind").refuse(quote(kind), "\"key\", \"value\" or \"compressed\"");
+    }
+    plan_.caches.push_back(std::move(cache));
+  }
+
+  size_t read_slot(const JsonView& view) const {
+    return static_cast<size_t>(view.integer(0, static_cast<int64_t>(plan_.slots.size()) - 1));
+  }
+
+  // A slot of a constant size that holds rows of 4-byte columns.
+  size_t slot_for(const char* key, int64_t rows, int64_t columns) const {
+    JsonView view = root_.at(key);
+    size_t slot = read_slot(view);
+    const LaunchSize& size = plan_.slots[slot];
+    if (size.kind != Kind::number || size.number < rows * columns * 4) {
+      view.refuse("a slot that is too small", std::to_string(rows * columns * 4) + " bytes");
+    }
+    return slot;
+  }
+
+  static size_t look_up(const JsonView& view, const Index& index) {
+    auto found = index.find(view.string());
+    if (found == index.end()) view.refuse(quote(view.string()), "a name from the list");
+    return found->second;
+  }
+
+  LaunchArgument read_argument(const JsonView& view) const {
+    using Argument = LaunchArgument::Kind;
+    if (view.has("scalar")) return {Argument::scalar, 0, read_scalar(view.at("scalar"))};
+    if (view.has("weight")) return {Argument::weight, look_up(view.at("weight"), weights_), {}};
+    if (view.has("cache")) return {Argument::cache, look_up(view.at("cache"), caches_), {}};
+    return {Argument::slot, read_slot(view.at("slot")), {}};
+  }
+
+  Launch read_launch(const JsonView& entry) const {
+    Launch launch;
+    launch.kernel = entry.at("kernel").string();
+    JsonView arguments = entry.at("arguments");
+    for (size_t i = 0; i < arguments.array_size(); i++) {
+      launch.arguments.push_back(read_argument(arguments.item(i)));
+    }
+    JsonView groups = entry.at("groups");
+    if (groups.array_size() != 3) groups.refuse("not three sizes", "groups on three axes");
+    for (size_t i = 0; i < 3; i++) launch.groups[i] = read_size(groups.item(i));
+    launch.lanes = entry.at("lanes").integer(1, 1024);
+    launch.least = entry.at("least").integer(1, kMostColumns);
+    launch.most = entry.at("most").integer(1, kMostColumns);
+    return launch;
+  }
+
+  LaunchOutput read_output(const JsonView& entry) const {
+    LaunchOutput output;
+    output.present = true;
+    output.slot = read_slot(entry.at("slot"));
+    output.is_float = entry.at("type").string() == "f32";
+    output.stride = entry.at("stride").integer(1, kMostColumns);
+    output.columns = entry.at("columns").integer(1, output.stride);
+    output.column = entry.at("column").integer(0, output.stride - output.columns);
+    const LaunchSize& size = plan_.slots[output.slot];
+    int64_t rows = size.kind == Kind::number ? size.number / (4 * output.stride) : 0;
+    if (rows < 1) entry.refuse("a slot that holds no row of it", "the slot of its buffer");
+    return output;
+  }
+
+  void add_steps(const char* key, std::vector<LaunchStep>* list) {
+    JsonView steps = root_.at(key);
+    for (size_t i = 0; i < steps.array_size(); i++) {
+      JsonView entry = steps.item(i);
+      LaunchStep step;
+      step.kernel = entry.at("kernel").string();
+      step.stage = entry.at("stage").string();
+      step.place = entry.place() + " (" + quote(step.kernel) + ")";
+      if (entry.has("output")) step.output = read_output(entry.at("output"));
+      if (entry.has("keep_layer")) {
+        if (!step.output.present || step.output.is_float ||
+            step.output.columns % limits_.kv_heads != 0) {
+          entry.refuse("an output that holds no blocks", "int32 with equal parts per head");
+        }
+        step.keep_layer =
+            static_cast<int32_t>(entry.at("keep_layer").integer(0, limits_.layers - 1));
+        step.block_size = entry.at("block_size").integer(1, 64);
+      }
+      JsonView launches = entry.at("launches");
+      for (size_t l = 0; l < launches.array_size(); l++) {
+        step.launches.push_back(read_launch(launches.item(l)));
+      }
+      list->push_back(std::move(step));
+    }
+  }
+
+  const JsonView& root_;
+  const PlanLimits& limits_;
+  LaunchPlan plan_;
+  Index weights_, caches_;
+};
+
+}  // namespace
+
+int64_t LaunchSize::evaluate(const LaunchScalars& scalars) const {
+  if (kind == Kind::number) return number;
+  if (kind == Kind::scalar) return scalars.*scalar;
+  int64_t a = sides[0].evaluate(scalars);
+  int64_t b = sides[1].evaluate(scalars);
+  int64_t result = -1;
+  switch (kind) {
+    case Kind::add:
+      result = a + b;
+      break;
+    case Kind::subtract:
+      result = a - b;
+      break;
+    case Kind::multiply:
+      if (!checked_multiply(a, b, &result)) result = -1;
+      break;
+    case Kind::divide:
+      if (b > 0) result = a / b;
+      break;
+    case Kind::modulo:
+      if (b > 0) result = a % b;
+      break;
+    case Kind::least:
+      result = std::min(a, b);
+      break;
+    default:
+      result = std::max(a, b);
+  }
+  if (result < 0 || result > kMostBytes) {
+    fail(ARK_INVALID_BUNDLE, "launches.json: a size of " + std::to_string(result), "0 to 2^50",
+         "compile the bundle again");
+  }
+  return result;
+}
+
+LaunchPlan parse_launch_plan(const char* text, size_t size, const PlanLimits& limits) {
+  Json json = Json::parse("launches.json", text, size);
+  JsonView root(json, "launches.json");
+  return Reader(root, limits).read();
+}
+
+}  // namespace ark

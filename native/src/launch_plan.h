@@ -1,0 +1,91 @@
+// launches.json (docs/bundle.md): a plan for a device, parsed and checked.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "plan.h"
+
+namespace ark {
+
+// What sizes and kernels are told about a call.
+struct LaunchScalars {
+  int64_t tokens = 0;
+  int64_t past = 0;
+  int64_t total = 0;
+  int64_t capacity = 0;  // of the caches: the context rounded up to 64
+};
+
+// A sum, product, quotient, ... of numbers and scalars.
+struct LaunchSize {
+  enum class Kind { number, scalar, add, subtract, multiply, divide, modulo, least, most };
+  Kind kind = Kind::number;
+  int64_t number = 0;                         // of a number
+  int64_t LaunchScalars::* scalar = nullptr;  // of a scalar
+  std::vector<LaunchSize> sides;              // of the others: two
+
+  // Raises ARK_INVALID_BUNDLE for a result that is negative or beyond 2^50.
+  int64_t evaluate(const LaunchScalars& scalars) const;
+};
+
+struct LaunchArgument {
+  enum class Kind { slot, weight, cache, scalar };
+  Kind kind;
+  size_t index;                     // into slots, weights or caches
+  int64_t LaunchScalars::* scalar;  // of a scalar
+};
+
+struct Launch {
+  std::string kernel;
+  std::vector<LaunchArgument> arguments;
+  LaunchSize groups[3];
+  int64_t lanes;
+  int64_t least, most;  // tokens for which it is used
+};
+
+// Where a step's result can be seen: float32 or int32 in columns of a buffer.
+struct LaunchOutput {
+  bool present = false;
+  size_t slot = 0;
+  bool is_float = true;
+  int64_t stride = 0, column = 0, columns = 0;
+};
+
+struct LaunchStep {
+  std::string place;  // "launches.json: body[3] ('matmul')"
+  std::string kernel;
+  std::string stage;
+  LaunchOutput output;
+  int32_t keep_layer = -1;  // the layer whose selected blocks the output holds
+  int64_t block_size = 64;
+  std::vector<Launch> launches;
+};
+
+struct LaunchWeight {
+  std::string name;
+  int64_t offset, bytes;
+};
+
+struct LaunchCache {
+  std::string name;
+  CacheKind kind;
+  LaunchSize bytes;
+};
+
+struct LaunchPlan {
+  int64_t chunk = 0;
+  int64_t output_rows = 0;
+  bool half_caches = true;  // fp16, else fp32
+  std::vector<LaunchSize> slots;
+  std::vector<LaunchWeight> weights;
+  std::vector<LaunchCache> caches;
+  std::vector<LaunchStep> body, head;
+  size_t token_ids = 0, head_input = 0, head_rows = 0, logits = 0;  // slots
+  int64_t head_columns = 0;
+};
+
+// Raises ARK_INVALID_BUNDLE. Slots hold token ids, head rows and logits for a chunk.
+LaunchPlan parse_launch_plan(const char* text, size_t size, const PlanLimits& limits);
+
+}  // namespace ark

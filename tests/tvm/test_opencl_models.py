@@ -1,0 +1,218 @@
+"""Whole models on OpenCL, through the native launcher on PoCL, against the cpu backend."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import arkinfer
+from arkinfer.errors import ArkInferError, InvalidBundleError, InvalidOptionError
+from arkinfer.runtime.session import Session
+from tests.support.manifests import reseal
+from tests.support.tiny_models import SMALL_SPARSE
+
+pytestmark = pytest.mark.platform
+if importlib.util.find_spec("tvm") is None:
+    pytest.skip("needs TVM: pip install 'arkinfer[tvm]'", allow_module_level=True)
+
+from tests.support.tir_runner import opencl_platforms  # noqa: E402
+
+if "PoCL" not in opencl_platforms():
+    pytest.skip("needs PoCL (Debian: pocl-opencl-icd) and pyopencl", allow_module_level=True)
+
+# Both sides multiply the same codes in float32 and differ by the order of sums. fp16 caches differ
+# besides where that moves a number across the middle of two halves.
+TOLERANCE = {"fp32": 5e-5, "fp16": 5e-3}
+
+
+@pytest.fixture(autouse=True)
+def platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARK_OPENCL_DEVICE", "Portable Computing Language")
+
+
+@pytest.fixture(scope="module")
+def llama(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small bundle, not to be changed."""
+    output = tmp_path_factory.mktemp("llama") / "a.ark"
+    source = tiny_checkpoint("llama")
+    return arkinfer.compile(source, target="opencl", context=128, chunk=16, output=output).path
+
+
+def sessions(source: Path, folder: Path, kv: Any, quant: str | None = None) -> list[Session]:
+    """One on OpenCL, one on the CPU."""
+    options: dict[str, Any] = {"context": 512, "chunk": 32, "quant": quant, "kv": kv}
+    made = []
+    for target in ("opencl", "cpu"):
+        bundle = arkinfer.compile(source, target=target, output=folder / f"{target}.ark", **options)
+        made.append(arkinfer.load(bundle.path, activations="fp32").session())
+    return made
+
+
+def error(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def follow(both: list[Session], last: list[NDArray[Any]], steps: int, tolerance: float) -> None:
+    """Greedy decoding on both sides."""
+    for _ in range(steps):
+        device, cpu = last
+        assert error(device, cpu) < tolerance
+        token = int(cpu.argmax())
+        near = cpu.max() - np.sort(cpu)[-2] < tolerance * np.abs(cpu).max()
+        assert int(device.argmax()) == token or near
+        last = [session.append([token])[-1] for session in both]
+
+
+@pytest.mark.parametrize(
+    ("kind", "kv", "quant"),
+    [
+        ("minicpm4.1-8b", "fp32", "w4g32"),
+        ("minicpm4-8b", "fp16", "w8g32"),
+        ("minicpm4-0.5b", "fp16", "none"),
+    ],
+)
+def test_tiny_models(
+    kind: str, kv: str, quant: str, tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Prefill in chunks, verify-sized appends, decoding and rollback; selected blocks too."""
+    sparse = SMALL_SPARSE if kind.endswith("8b") else None
+    source = tiny_checkpoint(kind, sparse=sparse)
+    both = sessions(source, tmp_path, kv, quant)
+    prompt = [int(i) for i in np.random.default_rng(3).integers(3, 300, 100)]
+    device, cpu = (session.append(prompt, all_logits=True) for session in both)
+    assert error(device, cpu) < TOLERANCE[kv]
+    for layer in range(2 if sparse else 0):
+        found, expected = (session.selected_blocks(layer) for session in both)
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    verified = [session.append(prompt[:5], all_logits=True) for session in both]
+    assert error(*verified) < TOLERANCE[kv]
+    for session in both:
+        session.rollback(70)
+    follow(both, [session.append([9])[-1] for session in both], 8, TOLERANCE[kv])
+
+
+def test_smollm2(smollm2_gguf: Path, tmp_path: Path) -> None:
+    both = sessions(smollm2_gguf, tmp_path, "fp32", "keep")
+    model = arkinfer.load(tmp_path / "opencl.ark")
+    prompt = model.encode("The capital of France is")
+    follow(both, [session.append(prompt)[-1] for session in both], 12, TOLERANCE["fp32"])
+
+
+def test_memory_and_steps_are_reported(llama: Path) -> None:
+    model = arkinfer.load(llama)
+    session = model.session()
+    with session.trace() as steps:
+        session.append([5, 6, 7])
+    kernels = [step.kernel for step in steps]
+    assert kernels[0] == "embed" and kernels[-1] == "matmul" and "attention" in kernels
+    assert all(step.seconds > 0 for step in steps)
+    assert all(np.isfinite(step.values).all() for step in steps if step.values is not None)
+    assert model.info.promised_bytes is not None
+    assert model.info.manifest.memory.arena > 0
+
+
+def test_what_a_device_cannot_do_is_refused(
+    llama: Path,
+    tiny_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(InvalidOptionError, match="fp16 or fp32 on OpenCL"):
+        arkinfer.compile(
+            tiny_checkpoint("llama"), target="opencl", kv="int8", output=tmp_path / "a.ark"
+        )
+    with pytest.raises(InvalidOptionError, match="KV cache type"):
+        arkinfer.load(llama, kv="fp32").session()
+    session = arkinfer.load(llama).session()
+    with pytest.raises(ArkInferError, match="a draft tree that branches"):
+        session.verify_tree([5, 6, 7], [-1, 0, 0])
+    with pytest.raises(ArkInferError, match="random numbers"):
+        session.fill_random(16)
+    monkeypatch.setenv("ARK_OPENCL_DEVICE", "no such device")
+    with pytest.raises(ArkInferError, match="no OpenCL device like 'no such device'"):
+        arkinfer.load(llama).session()
+
+
+def test_a_source_that_does_not_build_carries_the_log(llama: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "broken.ark"
+    shutil.copytree(llama, copied)
+    reseal(copied, {"kernels.cl": b"__kernel void broken(int x) { y = x; }"})
+    with pytest.raises(ArkInferError, match="undeclared identifier 'y'"):
+        arkinfer.load(copied).session()
+
+
+def _set(place: list[Any], value: Any) -> Callable[[Any], None]:
+    def change(plan: Any) -> None:
+        for key in place[:-1]:
+            plan = plan[key]
+        plan[place[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_set(["version"], 2), "another version"),
+        (_set(["chunk"], 7), "chunk"),
+        (_set(["kv"], "int4"), "kv"),
+        (_set(["slots", 0], ["^", 1, 2]), "the operator '\\^'"),
+        (_set(["slots", 0], "temperature"), "tokens, past, total or capacity"),
+        (_set(["weights", 0, "offset"], 1 << 40), "leaves weights.bin"),
+        (_set(["weights", 0, "offset"], 4), "multiple of 64"),
+        (_set(["logits"], 99), "logits"),
+        (_set(["head_columns"], 1 << 30), "too small"),
+        (_set(["body", 0, "launches", 0, "arguments", 0], {"weight": "none"}), "'none'"),
+        (_set(["body", 0, "launches", 0, "groups"], [1]), "three sizes"),
+        (_set(["body", 0, "output", "columns"], 1 << 20), "columns"),
+    ],
+)
+def test_launches_that_lie_are_refused(
+    change: Callable[[Any], None],
+    says: str,
+    llama: Path,
+    tmp_path: Path,
+) -> None:
+    copied = tmp_path / "lying.ark"
+    shutil.copytree(llama, copied)
+    plan = json.loads((copied / "launches.json").read_text())
+    change(plan)
+    reseal(copied, {"launches.json": json.dumps(plan).encode()})
+    with pytest.raises(InvalidBundleError, match=says):
+        arkinfer.load(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_set(["body", 0, "launches", 0, "arguments"], []), "0 arguments"),
+        (_set(["body", 0, "launches", 0, "kernel"], "none"), "CL_INVALID_KERNEL_NAME"),
+        (_set(["slots", 0], ["-", 1, 2]), "a size of -1"),
+    ],
+)
+def test_launches_that_do_not_fit_the_source_are_refused(
+    change: Callable[[Any], None], says: str, llama: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "lying.ark"
+    shutil.copytree(llama, copied)
+    plan = json.loads((copied / "launches.json").read_text())
+    plan["slots"].insert(0, 4)  # one that nothing uses
+    for step in plan["body"] + plan["head"]:
+        step.get("output", {"slot": 0})["slot"] += 1
+        for argument in [a for launch in step["launches"] for a in launch["arguments"]]:
+            if "slot" in argument:
+                argument["slot"] += 1
+    for name in ("token_ids", "head_input", "head_rows", "logits"):
+        plan[name] += 1
+    change(plan)
+    reseal(copied, {"launches.json": json.dumps(plan).encode()})
+    with pytest.raises(ArkInferError, match=says):
+        arkinfer.load(copied).session()
