@@ -17,7 +17,12 @@ import importlib, pkgutil, sys
 import arkinfer
 for module in pkgutil.walk_packages(arkinfer.__path__, "arkinfer."):
     if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as missing:
+            # Modules that describe kernels to TVM are of no use without it.
+            if missing.name != "tvm":
+                raise
 wrong = {"backends", "converters", "devices", "kernels"} & {n.split(".")[0] for n in sys.modules}
 assert not wrong, wrong
 assert len([name for name in sys.modules if name.startswith("arkinfer.")]) > 40
