@@ -2,60 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <utility>
 
 #include "error.h"
 
 namespace ark {
-namespace {
-
-constexpr size_t kNameBytes = 256;
-
-template <typename F, typename T>
-std::string text_of(F info, T object, uint32_t what) {
-  char text[kNameBytes] = "";
-  cl::check(info(object, what, sizeof(text) - 1, text, nullptr), "asking for a name");
-  return text;
-}
-
-std::vector<cl::Platform> platforms() {
-  uint32_t count = 0;
-  int32_t code = cl::api().GetPlatformIDs(0, nullptr, &count);
-  if (code != cl::kSuccess || count == 0) {
-    fail(ARK_EXECUTOR_FAILED, "the OpenCL loader finds no platform (" + cl::code_name(code) + ")",
-         "an installed driver", "install the device's driver, or compile with --target cpu");
-  }
-  std::vector<cl::Platform> found(count);
-  cl::check(cl::api().GetPlatformIDs(count, found.data(), nullptr), "listing platforms");
-  return found;
-}
-
-std::vector<cl::Device> devices(cl::Platform platform) {
-  uint32_t count = 0;
-  if (cl::api().GetDeviceIDs(platform, cl::kDeviceTypeAll, 0, nullptr, &count) != cl::kSuccess) {
-    return {};  // a platform without devices
-  }
-  std::vector<cl::Device> found(count);
-  cl::check(cl::api().GetDeviceIDs(platform, cl::kDeviceTypeAll, count, found.data(), nullptr),
-            "listing devices");
-  return found;
-}
-
-}  // namespace
-
-DeviceMemory device_memory(const LaunchPlan& plan, int64_t capacity) {
-  LaunchScalars scalars;
-  scalars.capacity = capacity;
-  DeviceMemory memory;
-  for (const LaunchSize& slot : plan.slots) memory.slots += slot.evaluate(scalars);
-  for (const LaunchCache& cache : plan.caches) {
-    int64_t bytes = cache.bytes.evaluate(scalars);
-    (cache.kind == CacheKind::compressed ? memory.compressed_keys : memory.key_values) += bytes;
-  }
-  return memory;
-}
-
 std::unique_ptr<DeviceRun> open_opencl(const DeviceModel& model, int64_t capacity,
                                        const std::atomic<bool>* cancelled) {
   return std::make_unique<OpenClRun>(model, capacity, cancelled);
@@ -65,16 +16,16 @@ OpenClRun::OpenClRun(const DeviceModel& model, int64_t capacity, const std::atom
     : plan_(*model.plan),
       capacity_(capacity),
       vocab_size_(model.vocab_size),
-      cancelled_(cancelled) {
-  choose_device();
-  most_lanes_ = static_cast<size_t>(device_number(cl::kDeviceMaxGroupSize));
+      cancelled_(cancelled),
+      device_(choose_device()) {
+  most_lanes_ = static_cast<size_t>(device_.number(cl::kDeviceMaxGroupSize));
   int32_t code = 0;
   context_ = ClHandle<cl::Context, &cl::Api::ReleaseContext>(
-      cl::api().CreateContext(nullptr, 1, &device_, nullptr, nullptr, &code));
-  cl::check(code, "opening " + name_);
+      cl::api().CreateContext(nullptr, 1, &device_.device, nullptr, nullptr, &code));
+  cl::check(code, "opening " + device_.name);
   queue_ = ClHandle<cl::Queue, &cl::Api::ReleaseCommandQueue>(
-      cl::api().CreateCommandQueue(context_.get(), device_, 0, &code));
-  cl::check(code, "opening a queue of " + name_);
+      cl::api().CreateCommandQueue(context_.get(), device_.device, 0, &code));
+  cl::check(code, "opening a queue of " + device_.name);
   build(model);
   LaunchScalars scalars;
   scalars.capacity = capacity;
@@ -89,73 +40,38 @@ OpenClRun::OpenClRun(const DeviceModel& model, int64_t capacity, const std::atom
   head_ = bind(plan_.head);
 }
 
-// The device whose name, or whose platform's, the environment gives a part of; else the first GPU;
-// else the first of all.
-void OpenClRun::choose_device() {
-  const char* given = std::getenv("ARK_OPENCL_DEVICE");
-  const std::string wanted = given ? given : "";
-  std::string names;
-  bool found_gpu = false;
-  for (cl::Platform platform : platforms()) {
-    std::string owner = text_of(cl::api().GetPlatformInfo, platform, cl::kPlatformName);
-    for (cl::Device device : devices(platform)) {
-      std::string name = text_of(cl::api().GetDeviceInfo, device, cl::kDeviceName);
-      uint64_t type = 0;
-      cl::check(cl::api().GetDeviceInfo(device, cl::kDeviceType, sizeof(type), &type, nullptr),
-                "asking for a device's type");
-      name += " (" + owner + ")";
-      names += (names.empty() ? "" : ", ") + name;
-      bool matches = name.find(wanted) != std::string::npos;
-      bool gpu = (type & cl::kDeviceTypeGpu) != 0;
-      if (!matches || (device_ && (found_gpu || !gpu))) continue;
-      device_ = device;
-      platform_ = platform;
-      name_ = name;
-      found_gpu = gpu;
-    }
-  }
-  if (!device_) {
-    fail(ARK_EXECUTOR_FAILED, "no OpenCL device" + (wanted.empty() ? "" : " like " + quote(wanted)),
-         names.empty() ? "one" : "part of " + names, "set ARK_OPENCL_DEVICE");
-  }
-}
-
-int64_t OpenClRun::device_number(uint32_t what) const {
-  uint64_t number = 0;  // size_t and cl_ulong are both written into it
-  cl::check(cl::api().GetDeviceInfo(device_, what, sizeof(number), &number, nullptr),
-            "asking " + name_ + " for its limits");
-  return static_cast<int64_t>(number);
-}
-
 void OpenClRun::build(const DeviceModel& model) {
   int32_t code = 0;
   program_ = ClHandle<cl::Program, &cl::Api::ReleaseProgram>(cl::api().CreateProgramWithSource(
       context_.get(), 1, &const_cast<const char*&>(model.source), &model.source_bytes, &code));
   cl::check(code, "reading kernels.cl");
-  code = cl::api().BuildProgram(program_.get(), 1, &device_, "-cl-std=CL1.2", nullptr, nullptr);
+  code =
+      cl::api().BuildProgram(program_.get(), 1, &device_.device, "-cl-std=CL1.2", nullptr, nullptr);
   if (code == cl::kSuccess) return;
   size_t size = 0;
-  cl::api().GetProgramBuildInfo(program_.get(), device_, cl::kBuildLog, 0, nullptr, &size);
+  cl::api().GetProgramBuildInfo(program_.get(), device_.device, cl::kBuildLog, 0, nullptr, &size);
   std::string log(size, '\0');
-  cl::api().GetProgramBuildInfo(program_.get(), device_, cl::kBuildLog, size, &log[0], nullptr);
+  cl::api().GetProgramBuildInfo(program_.get(), device_.device, cl::kBuildLog, size, &log[0],
+                                nullptr);
   constexpr size_t kShown = 1500;
   fail(ARK_EXECUTOR_FAILED,
-       "kernels.cl does not build for " + name_ + " (" + cl::code_name(code) +
+       "kernels.cl does not build for " + device_.name + " (" + cl::code_name(code) +
            "): " + quote(log.substr(0, kShown)),
        "", "update the driver, or compile the model with --target cpu");
 }
 
 OpenClRun::ClMemory OpenClRun::allocate(int64_t bytes, const std::string& what) {
   bytes = std::max<int64_t>(bytes, 4);
-  int64_t most = device_number(cl::kDeviceMaxAllocation);
+  int64_t most = device_.number(cl::kDeviceMaxAllocation);
   if (bytes > most) {
     fail(ARK_OUT_OF_MEMORY, std::to_string(bytes) + " bytes for " + what,
-         "at most " + std::to_string(most) + " at once on " + name_, "load with a smaller context");
+         "at most " + std::to_string(most) + " at once on " + device_.name,
+         "load with a smaller context");
   }
   int32_t code = 0;
   ClMemory memory(cl::api().CreateBuffer(context_.get(), cl::kReadWrite, static_cast<size_t>(bytes),
                                          nullptr, &code));
-  cl::check(code, std::to_string(bytes) + " bytes for " + what + " on " + name_);
+  cl::check(code, std::to_string(bytes) + " bytes for " + what + " on " + device_.name);
   // Kernels read past what is written, and multiply it by zero: it must be finite.
   const std::vector<char> zeros(static_cast<size_t>(std::min<int64_t>(bytes, 1 << 20)));
   for (int64_t at = 0; at < bytes; at += static_cast<int64_t>(zeros.size())) {
@@ -168,17 +84,14 @@ OpenClRun::ClMemory OpenClRun::allocate(int64_t bytes, const std::string& what) 
 }
 
 void OpenClRun::upload_weights(const DeviceModel& model) {
-  uint32_t unified = 0;
-  cl::check(cl::api().GetDeviceInfo(device_, cl::kDeviceUnifiedMemory, sizeof(unified), &unified,
-                                    nullptr),
-            "asking " + name_ + " for its memory");
-  int64_t most = device_number(cl::kDeviceMaxAllocation);
+  const bool unified = device_.number(cl::kDeviceUnifiedMemory) != 0;
+  int64_t most = device_.number(cl::kDeviceMaxAllocation);
   // Where the device shares the host's memory, it reads the mapped file itself.
   uint64_t flags = cl::kReadOnly | (unified ? cl::kUseHostPointer : cl::kCopyHostPointer);
   for (const LaunchWeight& weight : plan_.weights) {
     if (weight.bytes > most) {
       fail(ARK_OUT_OF_MEMORY, std::to_string(weight.bytes) + " bytes for " + quote(weight.name),
-           "at most " + std::to_string(most) + " at once on " + name_,
+           "at most " + std::to_string(most) + " at once on " + device_.name,
            "compile with fewer bits, or with --target cpu");
     }
     int32_t code = 0;
@@ -246,7 +159,7 @@ void OpenClRun::launch(const BoundStep& step, const BoundLaunch& bound,
   sizes[0] *= lanes[0];
   cl::check(cl::api().EnqueueNDRangeKernel(queue_.get(), bound.kernel.get(), 3, nullptr, sizes,
                                            lanes, 0, nullptr, nullptr),
-            step.step->place + " on " + name_);
+            step.step->place + " on " + device_.name);
 }
 
 void OpenClRun::run_steps(const std::vector<BoundStep>& steps, LaunchScalars scalars) {
@@ -267,7 +180,7 @@ void OpenClRun::run_steps(const std::vector<BoundStep>& steps, LaunchScalars sca
       report(*step.step, scalars.tokens, passed.count());
     }
   }
-  cl::check(cl::api().Flush(queue_.get()), "starting on " + name_);
+  cl::check(cl::api().Flush(queue_.get()), "starting on " + device_.name);
 }
 
 void OpenClRun::keep(const LaunchStep& step, int64_t tokens) {
@@ -284,7 +197,7 @@ void OpenClRun::keep(const LaunchStep& step, int64_t tokens) {
 }
 
 std::vector<int32_t> OpenClRun::kept_row(int32_t layer) const {
-  cl::check(cl::api().Finish(queue_.get()), "waiting for " + name_);
+  cl::check(cl::api().Finish(queue_.get()), "waiting for " + device_.name);
   auto index = static_cast<size_t>(layer);
   return index < kept_.size() ? kept_[index] : std::vector<int32_t>();
 }
@@ -332,7 +245,7 @@ void OpenClRun::run_head(int64_t first_row, int64_t rows, float* logits) {
   cl::check(cl::api().EnqueueReadBuffer(queue_.get(), slots_[plan_.logits].get(), 1, 0,
                                         static_cast<size_t>(rows * vocab_size_) * sizeof(float),
                                         logits, 0, nullptr, nullptr),
-            "reading the logits from " + name_);
+            "reading the logits from " + device_.name);
 }
 
 }  // namespace ark

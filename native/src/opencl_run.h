@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "device_run.h"
-#include "opencl_api.h"
+#include "opencl_device.h"
 
 namespace ark {
 
@@ -40,7 +40,7 @@ class OpenClRun : public DeviceRun {
   void run_head(int64_t first_row, int64_t rows, float* logits) override;
   std::vector<int32_t> kept_row(int32_t layer) const override;
   void set_trace(Trace trace) override { trace_ = std::move(trace); }
-  const std::string& name() const override { return name_; }
+  const std::string& name() const override { return device_.name; }
 
  private:
   using ClMemory = ClHandle<cl::Memory, &cl::Api::ReleaseMemObject>;
@@ -55,7 +55,6 @@ class OpenClRun : public DeviceRun {
     std::vector<BoundLaunch> launches;
   };
 
-  void choose_device();
   void build(const DeviceModel& model);
   ClMemory allocate(int64_t bytes, const std::string& what);
   void upload_weights(const DeviceModel& model);
@@ -65,15 +64,12 @@ class OpenClRun : public DeviceRun {
   void launch(const BoundStep& step, const BoundLaunch& bound, const LaunchScalars& scalars);
   void keep(const LaunchStep& step, int64_t tokens);
   void report(const LaunchStep& step, int64_t rows, double seconds);
-  int64_t device_number(uint32_t what) const;
 
   const LaunchPlan& plan_;
   int64_t capacity_;
   int64_t vocab_size_;
   const std::atomic<bool>* cancelled_;
-  std::string name_;
-  cl::Platform platform_ = nullptr;
-  cl::Device device_ = nullptr;
+  OpenClDevice device_;
   size_t most_lanes_ = 0;
   ClHandle<cl::Context, &cl::Api::ReleaseContext> context_;
   ClHandle<cl::Queue, &cl::Api::ReleaseCommandQueue> queue_;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -16,7 +17,9 @@ Array = NDArray[Any]
 Arguments = Mapping[str, Any]
 
 # What an OpenCL platform calls itself, by the name that tests use.
-_PLATFORMS = {"PoCL": "Portable Computing Language", "Intel": "Intel(R) OpenCL"}
+PLATFORMS = {"PoCL": "Portable Computing Language", "Intel": "Intel(R) OpenCL"}
+# The one that OpenCL tests run on; test_intel.py runs them again on the other.
+PLATFORM = os.environ.get("ARK_TEST_OPENCL", "PoCL")
 
 
 class Runner(Protocol):
@@ -30,7 +33,7 @@ class Runner(Protocol):
 
 
 def opencl_platforms() -> list[str]:
-    """The platforms of :data:`_PLATFORMS` that pyopencl finds."""
+    """The platforms of :data:`PLATFORMS` that pyopencl finds."""
     if importlib.util.find_spec("pyopencl") is None:
         return []
     import pyopencl
@@ -39,7 +42,7 @@ def opencl_platforms() -> list[str]:
         found = [platform.name for platform in pyopencl.get_platforms()]
     except pyopencl.LogicError:  # the loader is there, but no driver
         return []
-    return [name for name, full in _PLATFORMS.items() if any(full in one for one in found)]
+    return [name for name, full in PLATFORMS.items() if any(full in one for one in found)]
 
 
 class HostRunner:
@@ -74,7 +77,7 @@ class OpenClRunner:
     def __init__(self, platform: str) -> None:
         import pyopencl as cl
 
-        found = [p for p in cl.get_platforms() if _PLATFORMS[platform] in p.name]
+        found = [p for p in cl.get_platforms() if PLATFORMS[platform] in p.name]
         self._cl = cl
         self._context = cl.Context(found[0].get_devices())
         self._queue = cl.CommandQueue(self._context)

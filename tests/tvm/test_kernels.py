@@ -42,20 +42,20 @@ from arkinfer.kernels.select_blocks import tir as select_tir  # noqa: E402
 from arkinfer.kernels.swiglu import tir as swiglu_tir  # noqa: E402
 from arkinfer.tir.caches import Caches  # noqa: E402
 from arkinfer.tir.loops import Rows  # noqa: E402
-from tests.support.tir_runner import HostRunner, OpenClRunner, Runner, opencl_platforms  # noqa: E402
+from tests.support.tir_runner import PLATFORM, HostRunner, OpenClRunner, Runner, opencl_platforms  # noqa: E402
 
 Array = NDArray[Any]
 # Sums of some hundred float32 products against float64.
 TOLERANCE = 2e-6
 
 
-@pytest.fixture(scope="module", params=["llvm", "PoCL"])
+@pytest.fixture(scope="module", params=["llvm", "opencl"])
 def runner(request: pytest.FixtureRequest) -> Runner:
     if request.param == "llvm":
         return HostRunner()
-    if request.param not in opencl_platforms():
-        pytest.skip("needs PoCL (Debian: pocl-opencl-icd) and pyopencl")
-    return OpenClRunner(request.param)
+    if PLATFORM not in opencl_platforms():
+        pytest.skip(f"needs {PLATFORM} (PoCL is Debian's pocl-opencl-icd) and pyopencl")
+    return OpenClRunner(PLATFORM)
 
 
 def normal(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:

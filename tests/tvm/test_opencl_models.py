@@ -1,4 +1,4 @@
-"""Whole models on OpenCL, through the native launcher on PoCL, against the cpu backend."""
+"""Whole models on OpenCL, through the native launcher, against the cpu backend."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ pytestmark = pytest.mark.platform
 if importlib.util.find_spec("tvm") is None:
     pytest.skip("needs TVM: pip install 'arkinfer[tvm]'", allow_module_level=True)
 
-from tests.support.tir_runner import opencl_platforms  # noqa: E402
+from tests.support.tir_runner import PLATFORM, PLATFORMS, opencl_platforms  # noqa: E402
 
-if "PoCL" not in opencl_platforms():
-    pytest.skip("needs PoCL (Debian: pocl-opencl-icd) and pyopencl", allow_module_level=True)
+if PLATFORM not in opencl_platforms():
+    pytest.skip(
+        f"needs {PLATFORM} (PoCL is Debian's pocl-opencl-icd) and pyopencl", allow_module_level=True
+    )
 
 # Both sides multiply the same codes in float32 and differ by the order of sums. fp16 caches differ
 # besides where that moves a number across the middle of two halves.
@@ -35,7 +37,7 @@ TOLERANCE = {"fp32": 5e-5, "fp16": 5e-3}
 
 @pytest.fixture(autouse=True)
 def platform(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ARK_OPENCL_DEVICE", "Portable Computing Language")
+    monkeypatch.setenv("ARK_OPENCL_DEVICE", PLATFORMS[PLATFORM])
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,7 @@ def test_a_source_that_does_not_build_carries_the_log(llama: Path, tmp_path: Pat
     copied = tmp_path / "broken.ark"
     shutil.copytree(llama, copied)
     reseal(copied, {"kernels.cl": b"__kernel void broken(int x) { y = x; }"})
-    with pytest.raises(ArkInferError, match="undeclared identifier 'y'"):
+    with pytest.raises(ArkInferError, match="undeclared identifier"):
         arkinfer.load(copied).session()
 
 

@@ -1,0 +1,82 @@
+#include "opencl_device.h"
+
+#include <cstdlib>
+#include <vector>
+
+#include "error.h"
+
+namespace ark {
+namespace {
+
+constexpr size_t kNameBytes = 256;
+
+template <typename F, typename T>
+std::string text_of(F info, T object, uint32_t what) {
+  char text[kNameBytes] = "";
+  cl::check(info(object, what, sizeof(text) - 1, text, nullptr), "asking for a name");
+  return text;
+}
+
+std::vector<cl::Platform> platforms() {
+  uint32_t count = 0;
+  int32_t code = cl::api().GetPlatformIDs(0, nullptr, &count);
+  if (code != cl::kSuccess || count == 0) {
+    fail(ARK_EXECUTOR_FAILED, "the OpenCL loader finds no platform (" + cl::code_name(code) + ")",
+         "an installed driver", "install the device's driver, or compile with --target cpu");
+  }
+  std::vector<cl::Platform> found(count);
+  cl::check(cl::api().GetPlatformIDs(count, found.data(), nullptr), "listing platforms");
+  return found;
+}
+
+std::vector<cl::Device> devices(cl::Platform platform) {
+  uint32_t count = 0;
+  if (cl::api().GetDeviceIDs(platform, cl::kDeviceTypeAll, 0, nullptr, &count) != cl::kSuccess) {
+    return {};  // a platform without devices
+  }
+  std::vector<cl::Device> found(count);
+  cl::check(cl::api().GetDeviceIDs(platform, cl::kDeviceTypeAll, count, found.data(), nullptr),
+            "listing devices");
+  return found;
+}
+
+}  // namespace
+
+OpenClDevice choose_device() {
+  OpenClDevice chosen;
+  const char* given = std::getenv("ARK_OPENCL_DEVICE");
+  const std::string wanted = given ? given : "";
+  std::string names;
+  bool found_gpu = false;
+  for (cl::Platform platform : platforms()) {
+    std::string owner = text_of(cl::api().GetPlatformInfo, platform, cl::kPlatformName);
+    for (cl::Device device : devices(platform)) {
+      std::string name = text_of(cl::api().GetDeviceInfo, device, cl::kDeviceName);
+      uint64_t type = 0;
+      cl::check(cl::api().GetDeviceInfo(device, cl::kDeviceType, sizeof(type), &type, nullptr),
+                "asking for a device's type");
+      name += " (" + owner + ")";
+      names += (names.empty() ? "" : ", ") + name;
+      bool matches = name.find(wanted) != std::string::npos;
+      bool gpu = (type & cl::kDeviceTypeGpu) != 0;
+      if (!matches || (chosen.device && (found_gpu || !gpu))) continue;
+      chosen.device = device;
+      chosen.name = name;
+      found_gpu = gpu;
+    }
+  }
+  if (!chosen.device) {
+    fail(ARK_EXECUTOR_FAILED, "no OpenCL device" + (wanted.empty() ? "" : " like " + quote(wanted)),
+         names.empty() ? "one" : "part of " + names, "set ARK_OPENCL_DEVICE");
+  }
+  return chosen;
+}
+
+int64_t OpenClDevice::number(uint32_t what) const {
+  uint64_t number = 0;  // size_t and cl_ulong are both written into it
+  cl::check(cl::api().GetDeviceInfo(device, what, sizeof(number), &number, nullptr),
+            "asking " + name + " for its limits");
+  return static_cast<int64_t>(number);
+}
+
+}  // namespace ark

@@ -1,0 +1,23 @@
+// Choosing an OpenCL device, and asking what it has.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "opencl_api.h"
+
+namespace ark {
+
+struct OpenClDevice {
+  cl::Device device = nullptr;
+  std::string name;  // with its platform's
+
+  // A limit that the driver gives as size_t, cl_uint or cl_ulong.
+  int64_t number(uint32_t what) const;
+};
+
+// The device whose name, or whose platform's, the environment variable ARK_OPENCL_DEVICE gives a
+// part of; else the first GPU; else the first of all. Raises ARK_EXECUTOR_FAILED.
+OpenClDevice choose_device();
+
+}  // namespace ark
