@@ -17,6 +17,9 @@ pytestmark = pytest.mark.platform
 if importlib.util.find_spec("tvm") is None:
     pytest.skip("needs TVM: pip install 'arkinfer[tvm]'", allow_module_level=True)
 
+from arkinfer.backends._device.launches import Kernels  # noqa: E402
+from arkinfer.backends.cpu.plan import Step  # noqa: E402
+from arkinfer.errors import LoweringError  # noqa: E402
 from arkinfer.kernels.attention.tir import Shape, attend, combine  # noqa: E402
 from arkinfer.kernels.cache_append.tir import cache_append  # noqa: E402
 from arkinfer.kernels.compress_keys.tir import compress_keys  # noqa: E402
@@ -137,3 +140,10 @@ def test_constants_keep_their_last_bit() -> None:
     ).source
     assert "3.333333e-01f" not in source
     assert str(int(np.float32(1 / 3).view(np.uint32))) in source
+
+
+@pytest.mark.parametrize("kernel", ["no_such_operator", "logit_statistics"])
+def test_a_step_without_launches_is_refused_by_name(kernel: str) -> None:
+    kernels = Kernels(Loops("opencl"), "f16", 64, {})
+    with pytest.raises(LoweringError, match=f"no kernel for devices computes {kernel}"):
+        kernels.launches(Step(kernel, {}, {}))
