@@ -11,9 +11,8 @@ from tvm import tirx
 from tvm.tirx.build import codegen_build, split_host_device_mods
 
 from arkinfer.errors import LoweringError
+from arkinfer.tir.sizes import Size
 
-# A size as data: a number, the name of a scalar, or [operator, left, right].
-Size = int | str | list[Any]
 _OPERATORS = {
     tirx.Add: "+",
     tirx.Sub: "-",
@@ -138,20 +137,3 @@ def size_of(expression: Any) -> Size:
     if operator is None:
         raise LoweringError(f"{expression} in a launch", "sums, products, quotients and extrema")
     return [operator, size_of(expression.a), size_of(expression.b)]
-
-
-def evaluate(size: Size, scalars: Mapping[str, int]) -> int:
-    """The value of a size."""
-    if isinstance(size, int):
-        return size
-    if isinstance(size, str):
-        return scalars[size]
-    left, right = evaluate(size[1], scalars), evaluate(size[2], scalars)
-    results = {
-        "+": left + right,
-        "-": left - right,
-        "*": left * right,
-        "min": min(left, right),
-        "max": max(left, right),
-    }
-    return left // right if size[0] == "/" else left % right if size[0] == "%" else results[size[0]]

@@ -15,8 +15,8 @@ from arkinfer.backends.cpu.plan import Cache, Step, View, WeightRef
 from arkinfer.errors import LoweringError
 from arkinfer.graph.graph import WeightSpec
 from arkinfer.tir.caches import Caches
-from arkinfer.tir.emit import Size
 from arkinfer.tir.loops import Loops, Rows
+from arkinfer.tir.sizes import Size
 
 # From this many tokens on, products take tiles of tokens and attention has enough groups.
 MANY = 9

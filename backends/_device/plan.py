@@ -10,7 +10,8 @@ from arkinfer.backends._device.weights import DeviceTensor
 from arkinfer.backends.cpu.plan import Buffer, Cache, Plan, Step, View, WeightRef
 from arkinfer.errors import LoweringError
 from arkinfer.tir.caches import BLOCK
-from arkinfer.tir.emit import Kernel, Size
+from arkinfer.tir.emit import Kernel
+from arkinfer.tir.sizes import Size
 
 VERSION = 1
 _BYTES = 4  # of float32, int32 and words

@@ -50,8 +50,9 @@ class OpenClBackend:
         from arkinfer.backends._device.launches import Kernels
         from arkinfer.backends._device.plan import Writer
         from arkinfer.backends.cpu.lower import lower
-        from arkinfer.tir.emit import device_target, emit, evaluate
+        from arkinfer.tir.emit import device_target, emit
         from arkinfer.tir.loops import Loops
+        from arkinfer.tir.sizes import evaluate
 
         if options.kv not in _CACHES:
             raise InvalidOptionError(f"kv is {options.kv!r}", "fp16 or fp32 on OpenCL devices")

@@ -14,7 +14,7 @@ from arkinfer.backends.cpu.plan import Step
 from arkinfer.config import SparseConfig
 from arkinfer.kernels.select_blocks import tir
 from arkinfer.tir.caches import BLOCK
-from arkinfer.tir.emit import Size
+from arkinfer.tir.sizes import Size
 
 
 def launches(kernels: Kernels, step: Step) -> list[Launch]:

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from arkinfer.tir.emit import device_target, emit, evaluate
+from arkinfer.tir.emit import device_target, emit
 from arkinfer.tir.loops import Loops
+from arkinfer.tir.sizes import evaluate
 
 Array = NDArray[Any]
 Arguments = Mapping[str, Any]

@@ -37,8 +37,9 @@ from arkinfer.kernels.select_blocks.tir import (  # noqa: E402
 )
 from arkinfer.kernels.swiglu.tir import swiglu  # noqa: E402
 from arkinfer.tir.caches import Caches  # noqa: E402
-from arkinfer.tir.emit import Emitted, device_target, emit, evaluate  # noqa: E402
+from arkinfer.tir.emit import Emitted, device_target, emit  # noqa: E402
 from arkinfer.tir.loops import Loops, Rows  # noqa: E402
+from arkinfer.tir.sizes import evaluate  # noqa: E402
 
 # What every target of a kind offers to a group: WebGPU's and OpenCL's least, and Apple's.
 SHARED_BYTES = {"opencl": 32768, "cuda": 49152, "metal": 32768, "webgpu": 16384}
