@@ -127,7 +127,7 @@ def test_what_a_device_cannot_do_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(InvalidOptionError, match="fp16 or fp32 on OpenCL"):
+    with pytest.raises(InvalidOptionError, match="fp16 or fp32, as devices"):
         arkinfer.compile(
             tiny_checkpoint("llama"), target="opencl", kv="int8", output=tmp_path / "a.ark"
         )

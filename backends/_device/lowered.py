@@ -1,0 +1,87 @@
+"""From a graph to a device's launches and source, and the writing of weights beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+
+from arkinfer.backends import CompileOptions
+from arkinfer.backends._device import weights
+from arkinfer.backends._device.launches import Kernels
+from arkinfer.backends._device.plan import Writer
+from arkinfer.backends.cpu.lower import lower
+from arkinfer.bundle_writer import BundleWriter
+from arkinfer.checkpoint import Checkpoint
+from arkinfer.errors import InvalidOptionError
+from arkinfer.graph.graph import Graph, WeightSpec
+from arkinfer.tir.emit import Emitted, emit
+from arkinfer.tir.loops import Loops
+from arkinfer.tir.sizes import evaluate
+
+# Rows of logits that one run of the head computes, when logits of many tokens are asked for.
+OUTPUT_ROWS = 16
+_CACHES = {None: "f16", "fp16": "f16", "fp32": "f32"}
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What a device runs.
+
+    Attributes:
+        content: of the launch table (docs/bundle.md).
+        emitted: source and entry points.
+        arena_bytes: of activations and scratch at the largest context.
+        specs: weights in the order of ``weights.bin``.
+        vectors: float32 vectors behind them.
+    """
+
+    content: dict[str, Any]
+    emitted: Emitted
+    arena_bytes: int
+    specs: list[WeightSpec]
+    vectors: Mapping[str, NDArray[np.float32]]
+
+    def write(self, writer: BundleWriter, checkpoint: Checkpoint, table: str) -> None:
+        """Write the launch table under a name, and ``weights.bin``."""
+        writer.arena_bytes = self.arena_bytes
+        with writer.open_file(table) as file:
+            file.write(json.dumps(self.content, indent=1).encode())
+        with writer.open_file("weights.bin") as file:
+            for spec in self.specs:
+                weights.write_weight(file, spec, checkpoint)
+            for values in self.vectors.values():
+                weights.write_vector(file, values)
+            writer.weights_bytes = file.align(1)
+
+
+def lower_for(
+    graph: Graph, options: CompileOptions, loops: Loops, target: tvm.target.Target
+) -> Lowered:
+    """Lower a graph for a device.
+
+    Raises:
+        LoweringError: it holds an operator or a structure without a kernel.
+        UnsupportedQuantizationError: a weight that no device layout holds.
+        InvalidOptionError: the KV cache is to have a type that device kernels do not read.
+    """
+    if options.kv not in _CACHES:
+        raise InvalidOptionError(f"kv is {options.kv!r}", "fp16 or fp32, as devices have it")
+    plan, walk = lower(graph, fused=False)
+    specs = list((walk.weights | graph.weights).values())
+    tensors = [tensor for spec in specs for tensor in weights.tensors_of(spec)]
+    tensors += [weights.DeviceTensor(n, v.size * 4) for n, v in walk.vectors.items()]
+    by_codes = {weights.codes_name(spec): spec for spec in specs}
+    dtype: Any = _CACHES[options.kv]
+    kernels = Kernels(loops, dtype, options.chunk, by_codes)
+    table = Writer(plan, kernels, options.chunk, min(OUTPUT_ROWS, options.chunk))
+    emitted = emit(kernels.functions, target)
+    content = table.content(emitted.kernels, weights.lay_out(tensors))
+    capacity = {"capacity": -(-options.context // 64) * 64}
+    arena_bytes = sum(evaluate(size, capacity) for size in table.slot_bytes)
+    return Lowered(content, emitted, arena_bytes, specs, walk.vectors)
