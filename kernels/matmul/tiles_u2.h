@@ -20,10 +20,10 @@ ARK_INLINE void add_codes_u2(B bytes, const int8_t* x, int64_t inputs, D* part) 
   }
 }
 
-// The dot products of R rows with one group of codes, as floats: zero is code 1.
+// The dot products of one group of codes with R rows, stride apart.
 template <int R>
-ARK_INLINE void product_u2(const Weights& w, const char* codes, const int8_t* x, int64_t stride,
-                           const int32_t* sums, V* product) {
+ARK_INLINE void dot_group_u2(const Weights& w, const char* codes, const int8_t* x, int64_t stride,
+                             I* dot) {
   D part[R];
   for (int r = 0; r < R; r++) part[r] = dot_zero();
   ARK_ROLLED
@@ -35,12 +35,16 @@ ARK_INLINE void product_u2(const Weights& w, const char* codes, const int8_t* x,
     add_codes_u2<R, 2>(bytes, x + k, stride, part);
     add_codes_u2<R, 3>(bytes, x + k, stride, part);
   }
-  for (int r = 0; r < R; r++) {
-    product[r] = to_float(sub(sum_dot(part[r]), iset(sums[r * w.x_groups])));
-  }
+  for (int r = 0; r < R; r++) dot[r] = sum_dot(part[r]);
 }
 
-// Adds groups of activations [first, last) of one panel to totals [R][stride].
+// total += scale * x_scale * (dot - sum), for zero is code 1.
+ARK_INLINE V add_product_u2(I dot, int32_t sum, V scale, float x_scale, V total) {
+  return fma(to_float(sub(dot, iset(sum))), mul(scale, set(x_scale)), total);
+}
+
+// Adds groups of activations [first, last) of one panel to totals [R][stride]. One row and its fine
+// codes share the unpacked weights.
 template <int R>
 inline void tile_u2(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
                     int64_t first, int64_t last, float* totals, int64_t stride) {
@@ -57,20 +61,26 @@ inline void tile_u2(const Weights& w, const Activations& a, int64_t row, int64_t
   const char* codes = panel(w, panel_index) + first * w.x_group * 4;
   for (int64_t g = first; g < last; g++) {
     int64_t at = row * w.x_groups + g;
-    V product[R];
-    product_u2<R>(w, codes, a.codes + begin, a.code_stride, a.code_sums + at, product);
+    bool both = R == 1 && a.coarse[at];
+    I dot[R];
+    I finer[2] = {izero(), izero()};
+    if (both) {
+      dot_group_u2<2>(w, codes, a.codes + begin, a.fine_codes - a.codes, finer);
+      dot[0] = finer[0];
+    } else {
+      dot_group_u2<R>(w, codes, a.codes + begin, a.code_stride, dot);
+    }
     V scale = load_scales(w, slot);
-    const float* scales = a.scales + at;
     for (int r = 0; r < R; r++) {
-      total[r] = fma(product[r], mul(scale, set(scales[r * w.x_groups])), total[r]);
+      int64_t i = at + r * w.x_groups;
+      total[r] = add_product_u2(dot[r], a.code_sums[i], scale, a.scales[i], total[r]);
     }
     for (int r = 0; r < R; r++) {
-      if (!a.coarse[at + r * w.x_groups]) continue;
-      const int8_t* x = a.fine_codes + begin + r * a.code_stride;
-      V one[1];
-      product_u2<1>(w, codes, x, a.code_stride, a.fine_sums + at + r * w.x_groups, one);
-      V step = set(scales[r * w.x_groups] * (1.0f / kFineSteps));
-      fine[r] = fma(one[0], mul(scale, step), fine[r]);
+      int64_t i = at + r * w.x_groups;
+      if (!a.coarse[i]) continue;
+      if (!both) dot_group_u2<1>(w, codes, a.fine_codes + begin + r * a.code_stride, 0, finer + 1);
+      float step = a.scales[i] * (1.0f / kFineSteps);
+      fine[r] = add_product_u2(finer[1], a.fine_sums[i], scale, step, fine[r]);
     }
     codes += w.x_group * 4;
     begin += w.x_group;
