@@ -1,0 +1,125 @@
+// Products for 9 tokens and more, in tiles of tokens by 128 outputs.
+//
+// Inputs are halved once by to_halves, not by each of the blocks that read them. A tile's inputs
+// and codes come by cp.async, several slabs ahead; codes stay codes in shared memory (a quarter of
+// the bytes) and are decoded into the registers that mma reads, about 70 instructions for 32 mma of
+// a warp, which the tensor cores take longer for. A slab is 16 bytes of codes of each output.
+#pragma once
+
+#include "matmul/cuda_shape.cuh"
+
+namespace ark {
+
+constexpr int kManyOutputs = 128, kManyWarps = 8;
+constexpr int kSlab = 4 * Codes::kPerWord;  // inputs
+constexpr int kSlabs = kInputs / kSlab;
+constexpr int kChunks = kSlab / 8;  // of 16 bytes of a token's inputs in a slab
+
+/// Where 16 bytes of a token's row of a slab lie: 8 rows of one column are in different banks.
+__device__ __forceinline__ int chunk_at(int row, int chunk) {
+  constexpr int kRowsOfBanks = kChunks < 8 ? 8 / kChunks : 1;
+  return row * kChunks + (chunk ^ (row / kRowsOfBanks % (kChunks < 8 ? kChunks : 8)));
+}
+
+/// Inputs as halves, in the order in which codes are decoded: block x has 512 of them, y a token.
+__device__ __forceinline__ void to_halves(const float* x, uint32_t* halves) {
+  const int at = blockIdx.x * blockDim.x + threadIdx.x, token = blockIdx.y;
+  if (at >= kInputs / 2) return;
+  const int place = at % (kSlab / 2), lane = place % 4, pair = place / 4;
+  const int input = at / (kSlab / 2) * kSlab + lane * Codes::kPerWord + pair;
+  const float* row = x + static_cast<size_t>(token) * ARK_X_STRIDE + ARK_X_START;
+  halves[static_cast<size_t>(token) * (kInputs / 2) + at] =
+      half2_of(row[input] * kInputScale, row[input + Codes::kPairs] * kInputScale);
+}
+
+/// A tile of kTokens by 128, of warps that have kTokens / kAcross by 128 * kAcross / 8 of it.
+template <int kTokens, int kAcross, int kStages>
+struct ManyRows {
+  static constexpr int kWarpTokens = kTokens / kAcross;
+  static constexpr int kWarpOutputs = kManyOutputs * kAcross / kManyWarps;
+  static constexpr int kBands = kWarpTokens / 16, kTiles = kWarpOutputs / 8;
+  static constexpr int kStage = kTokens * kChunks + kManyOutputs;  // in 16 bytes
+
+  const uint4* halves;
+  const uint32_t *codes, *scales;
+  uint4* shared;  // [kStages, kStage]
+  int tokens, first_token, first_output;
+
+  __device__ __forceinline__ void fetch(int slab) const {
+    uint4* stage = shared + slab % kStages * kStage;
+    const bool there = slab < kSlabs;
+#pragma unroll
+    for (int i = threadIdx.x; i < kTokens * kChunks; i += kManyWarps * 32) {
+      const int row = i / kChunks, chunk = i % kChunks;
+      const int token = min(first_token + row, tokens - 1);
+      const size_t from = static_cast<size_t>(token) * (kInputs / 8) + slab * kChunks + chunk;
+      if (there) copy_async(stage + chunk_at(row, chunk), halves + from, true);
+    }
+    if (threadIdx.x < kManyOutputs && there) {
+      const size_t row = min(first_output + static_cast<int>(threadIdx.x), kOutputs - 1);
+      copy_async(stage + kTokens * kChunks + threadIdx.x, codes + row * kWords + slab * 4, true);
+    }
+    copies_commit();
+  }
+
+  __device__ __forceinline__ void run(float* y, const float* residual) const {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int own_token = warp % kAcross * kWarpTokens, own_output = warp / kAcross * kWarpOutputs;
+    float sums[kBands][kTiles][4] = {};
+    uint32_t ahead[kTiles];
+    load_scales(0, own_output, lane, ahead);
+    for (int slab = 0; slab < kStages - 1; ++slab) fetch(slab);
+    for (int slab = 0; slab < kSlabs; ++slab) {
+      copies_wait<kStages - 2>();
+      __syncthreads();
+      fetch(slab + kStages - 1);
+      const uint4* stage = shared + slab % kStages * kStage;
+      const auto* words = reinterpret_cast<const uint32_t*>(stage + kTokens * kChunks);
+      uint32_t decoded[kTiles][Codes::kPairs];
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j)
+        Codes(ahead[j]).decode(words[(own_output + j * 8 + lane / 4) * 4 + lane % 4], decoded[j]);
+      load_scales(slab + 1, own_output, lane, ahead);
+#pragma unroll
+      for (int s = 0; s < kSteps; ++s) {
+        uint32_t inputs[kBands][4];
+#pragma unroll
+        for (int i = 0; i < kBands; ++i)
+          load_matrices(inputs[i],
+                        stage + chunk_at(own_token + i * 16 + lane % 16, 2 * s + lane / 16));
+#pragma unroll
+        for (int i = 0; i < kBands; ++i)
+#pragma unroll
+          for (int j = 0; j < kTiles; ++j) {
+            const uint32_t b[2] = {decoded[j][2 * s], decoded[j][2 * s + 1]};
+            multiply(sums[i][j], inputs[i], b);
+          }
+      }
+    }
+    copies_wait<0>();
+#pragma unroll
+    for (int i = 0; i < kBands; ++i)
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j)
+#pragma unroll
+        for (int part = 0; part < 4; ++part) {
+          const int token = first_token + own_token + i * 16 + part / 2 * 8 + lane / 4;
+          const int output = first_output + own_output + j * 8 + lane % 4 * 2 + part % 2;
+          if (token < tokens && output < kOutputs)
+            put(y, residual, scales, token, output, sums[i][j][part]);
+        }
+  }
+
+  __device__ __forceinline__ void load_scales(int slab, int own_output, int lane,
+                                              uint32_t (&to)[kTiles]) const {
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+      to[j] = 0;
+      if (kOffset == Offset::by_row || slab >= kSlabs) continue;
+      const size_t row = min(first_output + own_output + j * 8 + lane / 4, kOutputs - 1);
+      to[j] = __ldg(scales + row * kGroups + slab * kSlab / kGroup);
+    }
+  }
+};
+
+}  // namespace ark
