@@ -43,6 +43,7 @@ from arkinfer.kernels.select_blocks import tir as select_tir  # noqa: E402
 from arkinfer.kernels.swiglu import tir as swiglu_tir  # noqa: E402
 from arkinfer.tir.caches import Caches  # noqa: E402
 from arkinfer.tir.loops import Rows  # noqa: E402
+from tests.support.device_caches import cache_words  # noqa: E402
 from tests.support.tir_runner import (  # noqa: E402
     PLATFORM,
     HostRunner,
@@ -226,17 +227,6 @@ def test_matmul(runner: Runner, storage: Any, tokens: int, residual: str, schedu
 
 
 # ---- caches and attention ----------------------------------------------------------------------
-
-
-def cache_words(x: Array, capacity: int, dtype: Any, is_key: bool) -> Array:
-    """[kv_heads, tokens, head_dim] as ``arkinfer/tir/caches.py`` has it."""
-    kv_heads, tokens, head_dim = x.shape
-    whole = np.zeros((kv_heads, capacity, head_dim), np.float32)
-    whole[:, :tokens] = x
-    packed = whole if dtype == "f32" else whole.astype(np.float16).view(np.uint32)
-    if is_key:
-        packed = packed.reshape(kv_heads, capacity // 64, 64, -1).swapaxes(2, 3)
-    return np.ascontiguousarray(packed)
 
 
 def as_stored(x: Array, dtype: Any) -> Array:
