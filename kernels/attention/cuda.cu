@@ -6,7 +6,7 @@
 #include "attention/cuda_flash.cuh"
 #include "attention/cuda_split.cuh"
 
-extern "C" __global__ void __launch_bounds__(ark::kSplitWarps * 32)
+extern "C" __global__ void __launch_bounds__(ark::kSplitWarps * 32, 3)
     attend(const float* __restrict__ q, const uint32_t* __restrict__ key,
            const uint32_t* __restrict__ value, float* __restrict__ partials, int tokens, int past,
            int capacity) {
@@ -19,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(128)
   ark::combine(partials, y);
 }
 
-extern "C" __global__ void __launch_bounds__(ark::kFlashWarps * 32)
+extern "C" __global__ void __launch_bounds__(ark::kFlashWarps * 32, 3)
     flash(const float* __restrict__ q, const uint32_t* __restrict__ key,
           const uint32_t* __restrict__ value, float* __restrict__ y, int tokens, int past,
           int capacity) {

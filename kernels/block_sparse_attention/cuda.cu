@@ -1,7 +1,7 @@
 // Block-sparse attention with an fp16 cache on tensor cores (attention/cuda_split.cuh).
 #include "attention/cuda_split.cuh"
 
-extern "C" __global__ void __launch_bounds__(ark::kSplitWarps * 32)
+extern "C" __global__ void __launch_bounds__(ark::kSplitWarps * 32, 3)
     attend(const float* __restrict__ q, const uint32_t* __restrict__ key,
            const uint32_t* __restrict__ value, const int* __restrict__ blocks,
            float* __restrict__ to, int tokens, int past, int capacity) {
