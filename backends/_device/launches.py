@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
 
-from arkinfer.backends._device.weights import codes_name, matrix_of, scales_name
+from arkinfer.backends._device.weights import Part, parts_of
 from arkinfer.backends.cpu.plan import Cache, Step, View, WeightRef
 from arkinfer.errors import LoweringError
 from arkinfer.graph.graph import WeightSpec
@@ -60,6 +60,7 @@ class Kernels:
         dtype: what the caches hold.
         chunk: the most tokens of a launch.
         specs: weights by the name of their codes.
+        largest: bytes that one buffer holds at most; 0: any number.
         functions: descriptions by name.
     """
 
@@ -67,6 +68,7 @@ class Kernels:
     dtype: Literal["f32", "f16"]
     chunk: int
     specs: Mapping[str, WeightSpec]
+    largest: int = 0
     functions: dict[str, Any] = field(default_factory=dict)
     _names: dict[tuple[Any, ...], str] = field(default_factory=dict)
 
@@ -124,12 +126,14 @@ def cache_of(step: Step, name: str) -> Cache:
     return operand
 
 
-def weight_of(kernels: Kernels, step: Step) -> tuple[WeightSpec, dict[str, Source]]:
-    """The weight of a step, and the arguments that are its codes and its scales."""
+def parts_of_step(kernels: Kernels, step: Step) -> list[tuple[Part, dict[str, Source]]]:
+    """The parts of a step's weight, each with the arguments that are its codes and its scales."""
     codes = step.operands["codes"]
     assert isinstance(codes, WeightRef)
-    spec = kernels.specs[codes.name]
-    sources: dict[str, Source] = {"codes": WeightRef(codes_name(spec))}
-    if matrix_of(spec).scale_words:
-        sources["scales"] = WeightRef(scales_name(spec))
-    return spec, sources
+    result = []
+    for part in parts_of(kernels.specs[codes.name], kernels.largest):
+        sources: dict[str, Source] = {"codes": WeightRef(part.codes)}
+        if part.scales:
+            sources["scales"] = WeightRef(part.scales)
+        result.append((part, sources))
+    return result

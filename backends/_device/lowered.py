@@ -12,12 +12,13 @@ import tvm
 from numpy.typing import NDArray
 
 from arkinfer.backends import CompileOptions
-from arkinfer.backends._device import weights
+from arkinfer.backends._device import limits, weights
 from arkinfer.backends._device.launches import Kernels
 from arkinfer.backends._device.plan import Writer
 from arkinfer.backends.cpu.lower import lower
 from arkinfer.bundle_writer import BundleWriter
 from arkinfer.checkpoint import Checkpoint
+from arkinfer.devices import Device
 from arkinfer.errors import InvalidOptionError
 from arkinfer.graph.graph import Graph, WeightSpec
 from arkinfer.tir.emit import Emitted, emit
@@ -36,18 +37,18 @@ class Lowered:
     Attributes:
         content: of the launch table (docs/bundle.md).
         emitted: source and entry points.
-        weights_bytes: of ``weights.bin``.
         arena_bytes: of activations and scratch at the largest context.
         specs: weights in the order of ``weights.bin``.
         vectors: float32 vectors behind them.
+        largest: bytes that a buffer holds at most; 0: any number.
     """
 
     content: dict[str, Any]
     emitted: Emitted
-    weights_bytes: int
     arena_bytes: int
     specs: list[WeightSpec]
     vectors: Mapping[str, NDArray[np.float32]]
+    largest: int = 0
 
     def write(self, writer: BundleWriter, checkpoint: Checkpoint, table: str) -> None:
         """Write the launch table under a name, and ``weights.bin``."""
@@ -56,36 +57,44 @@ class Lowered:
             file.write(json.dumps(self.content, indent=1).encode())
         with writer.open_file("weights.bin") as file:
             for spec in self.specs:
-                weights.write_weight(file, spec, checkpoint)
+                weights.write_weight(file, spec, checkpoint, self.largest)
             for values in self.vectors.values():
                 weights.write_vector(file, values)
             writer.weights_bytes = file.align(1)
 
 
 def lower_for(
-    graph: Graph, options: CompileOptions, loops: Loops, target: tvm.target.Target
+    graph: Graph,
+    options: CompileOptions,
+    loops: Loops,
+    target: tvm.target.Target,
+    *,
+    device: Device | None = None,
 ) -> Lowered:
-    """Lower a graph for a device.
+    """Lower a graph for a device, within its limits where it is given.
 
     Raises:
         LoweringError: it holds an operator or a structure without a kernel.
         UnsupportedQuantizationError: a weight that no device layout holds.
-        InvalidOptionError: the KV cache is to have a type that device kernels do not read.
+        InvalidOptionError: the KV cache is to have a type that device kernels do not read, or
+            the context needs memory that the device does not give at once.
     """
+    limit = device.limits if device else {}
+    largest = limit.get("largest_allocation", 0)
     if options.kv not in _CACHES:
         raise InvalidOptionError(f"kv is {options.kv!r}", "fp16 or fp32, as devices have it")
     plan, walk = lower(graph, fused=False)
     specs = list((walk.weights | graph.weights).values())
-    tensors = [tensor for spec in specs for tensor in weights.tensors_of(spec)]
+    tensors = [tensor for spec in specs for tensor in weights.tensors_of(spec, largest)]
     tensors += [weights.DeviceTensor(n, v.size * 4) for n, v in walk.vectors.items()]
     by_codes = {weights.codes_name(spec): spec for spec in specs}
     dtype: Any = _CACHES[options.kv]
-    kernels = Kernels(loops, dtype, options.chunk, by_codes)
+    kernels = Kernels(loops, dtype, options.chunk, by_codes, largest)
     table = Writer(plan, kernels, options.chunk, min(OUTPUT_ROWS, options.chunk))
+    limits.check_memory(limit, table.sizes, options.context)
     emitted = emit(kernels.functions, target)
-    laid_out = weights.lay_out(tensors)
-    content = table.content(emitted.kernels, laid_out)
-    weights_bytes = max((tensor.offset + tensor.bytes for tensor in laid_out), default=0)
+    limits.check_kernels(limit, emitted.kernels)
+    content = table.content(emitted.kernels, weights.lay_out(tensors))
     capacity = {"capacity": -(-options.context // 64) * 64}
     arena_bytes = sum(evaluate(size, capacity) for size in table.slot_bytes)
-    return Lowered(content, emitted, weights_bytes, arena_bytes, specs, walk.vectors)
+    return Lowered(content, emitted, arena_bytes, specs, walk.vectors, largest)

@@ -35,6 +35,13 @@ class Writer:
         """Sizes of the pieces of memory that buffers and scratch lie in."""
         return self._slots
 
+    @property
+    def sizes(self) -> list[tuple[str, Size]]:
+        """All memory beside weights: what it is for, and its bytes."""
+        slots = [(f"the activations in slot {i}", size) for i, size in enumerate(self._slots)]
+        caches = [self._cache(cache) for cache in self._plan.caches]
+        return slots + [(f"the cache {entry['name']}", entry["bytes"]) for entry in caches]
+
     def content(
         self, emitted: Mapping[str, Kernel], weights: Sequence[DeviceTensor]
     ) -> dict[str, Any]:
@@ -137,6 +144,7 @@ class Writer:
             "arguments": arguments,
             "groups": list(kernel.groups),
             "lanes": kernel.lanes,
+            "shared_bytes": kernel.shared_bytes,
             "least": launch.least,
             "most": launch.most,
         }

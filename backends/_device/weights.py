@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,8 @@ from arkinfer.tir.matrix import Matrix
 
 Array = NDArray[Any]
 ALIGNMENT = 64
+# Parts are whole tiles of products, and of this many rows at least.
+_PART_ROWS = 64
 _CHUNK_ELEMENTS = 4 << 20  # of rows packed at once: bounds the memory of packing
 
 
@@ -29,6 +31,22 @@ class DeviceTensor:
     name: str
     bytes: int
     offset: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a weight that one buffer holds.
+
+    Attributes:
+        first: the first of them.
+        matrix: how they lie there.
+        codes, scales: names of their ranges; ``scales`` is empty for float weights.
+    """
+
+    first: int
+    matrix: Matrix
+    codes: str
+    scales: str
 
 
 def matrix_of(spec: WeightSpec) -> Matrix:
@@ -52,20 +70,45 @@ def codes_name(spec: WeightSpec) -> str:
     return input_names(spec)[0]
 
 
-def scales_name(spec: WeightSpec) -> str:
-    """The range of a quantized weight's scales and second numbers."""
-    return f"{spec.name}.scales"
+def parts_of(spec: WeightSpec, largest: int = 0) -> list[Part]:
+    """A weight with two dimensions in parts of at most ``largest`` bytes each (0: one part).
+
+    Raises:
+        UnsupportedQuantizationError: as :func:`matrix_of`; or some rows alone are larger.
+    """
+    whole = matrix_of(spec)
+    scales = f"{spec.name}.scales" if whole.scale_words else ""
+    if not largest or max(whole.code_bytes, whole.scale_bytes) <= largest:
+        return [Part(0, whole, codes_name(spec), scales)]
+    rows = largest // (max(whole.code_bytes, whole.scale_bytes) // whole.outputs)
+    rows = rows // _PART_ROWS * _PART_ROWS
+    if rows == 0:
+        raise UnsupportedQuantizationError(
+            f"{_PART_ROWS} rows of {spec.name} {list(spec.shape)} are more than one allocation",
+            f"at most {largest} bytes",
+            "compile for a device with larger allocations",
+        )
+    return [
+        Part(
+            first,
+            dataclasses.replace(whole, outputs=min(rows, whole.outputs - first)),
+            f"{codes_name(spec)}.{first}",
+            f"{scales}.{first}" if scales else "",
+        )
+        for first in range(0, whole.outputs, rows)
+    ]
 
 
-def tensors_of(spec: WeightSpec) -> list[DeviceTensor]:
+def tensors_of(spec: WeightSpec, largest: int = 0) -> list[DeviceTensor]:
     """The ranges of one weight, without offsets."""
     if len(spec.shape) == 1:
         return [DeviceTensor(spec.name, spec.shape[0] * 4)]
-    matrix = matrix_of(spec)
-    codes = DeviceTensor(codes_name(spec), matrix.code_bytes)
-    if not matrix.scale_words:
-        return [codes]
-    return [codes, DeviceTensor(scales_name(spec), matrix.scale_bytes)]
+    tensors = []
+    for part in parts_of(spec, largest):
+        tensors.append(DeviceTensor(part.codes, part.matrix.code_bytes))
+        if part.scales:
+            tensors.append(DeviceTensor(part.scales, part.matrix.scale_bytes))
+    return tensors
 
 
 def lay_out(tensors: list[DeviceTensor]) -> list[DeviceTensor]:
@@ -78,23 +121,25 @@ def lay_out(tensors: list[DeviceTensor]) -> list[DeviceTensor]:
     return result
 
 
-def write_weight(file: BundleFile, spec: WeightSpec, checkpoint: Checkpoint) -> None:
+def write_weight(
+    file: BundleFile, spec: WeightSpec, checkpoint: Checkpoint, largest: int = 0
+) -> None:
     """Append the ranges of one weight, packing some rows at a time."""
-    file.align(ALIGNMENT)
     if len(spec.shape) == 1:
         write_vector(file, np.asarray(materialize.rows(spec, checkpoint, slice(0, spec.shape[0]))))
         return
-    matrix = matrix_of(spec)
-    scales: list[Array] = []
-    for rows in _row_chunks(spec.shape):
-        codes, words = matrix.pack(materialize.rows(spec, checkpoint, rows))
-        file.write(codes.data)
-        if words is not None:
-            scales.append(words)
-    if scales:
+    for part in parts_of(spec, largest):
         file.align(ALIGNMENT)
-    for words in scales:
-        file.write(words.data)
+        scales: list[Array] = []
+        for rows in _row_chunks(part):
+            codes, words = part.matrix.pack(materialize.rows(spec, checkpoint, rows))
+            file.write(codes.data)
+            if words is not None:
+                scales.append(words)
+        if scales:
+            file.align(ALIGNMENT)
+        for words in scales:
+            file.write(words.data)
 
 
 def write_vector(file: BundleFile, values: Array) -> None:
@@ -103,7 +148,8 @@ def write_vector(file: BundleFile, values: Array) -> None:
     file.write(np.ascontiguousarray(values, np.float32).data)
 
 
-def _row_chunks(shape: tuple[int, ...]) -> Iterator[slice]:
-    rows = max(1, _CHUNK_ELEMENTS // math.prod(shape[1:]))
-    for start in range(0, shape[0], rows):
-        yield slice(start, min(start + rows, shape[0]))
+def _row_chunks(part: Part) -> Iterator[slice]:
+    rows = max(1, _CHUNK_ELEMENTS // part.matrix.inputs)
+    end = part.first + part.matrix.outputs
+    for start in range(part.first, end, rows):
+        yield slice(start, min(start + rows, end))

@@ -34,7 +34,8 @@ class OpenClBackend:
         Raises:
             LoweringError: the graph holds an operator or a structure without a kernel.
             UnsupportedQuantizationError: a weight that no device layout holds.
-            InvalidOptionError: the KV cache is to have a type that device kernels do not read.
+            InvalidOptionError: the KV cache is to have a type that device kernels do not read, or
+                the context needs memory that the device does not give at once.
             MissingExtraError: TVM is not installed.
         """
         require("tvm", "compiling for OpenCL")
@@ -42,7 +43,7 @@ class OpenClBackend:
         from arkinfer.tir.emit import device_target
         from arkinfer.tir.loops import Loops
 
-        lowered = lower_for(graph, options, Loops("opencl"), device_target("opencl"))
+        lowered = lower_for(graph, options, Loops("opencl"), device_target("opencl"), device=device)
         with writer.open_file("kernels.cl") as file:
             file.write(lowered.emitted.source.encode())
         lowered.write(writer, checkpoint, "launches.json")

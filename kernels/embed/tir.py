@@ -12,14 +12,23 @@ from arkinfer.tir.loops import LANES, Loops, Rows, ceil_div
 from arkinfer.tir.matrix import Matrix
 
 
-def embed(loops: Loops, matrix: Matrix, y: Rows, factor: float = 1.0) -> Any:
+def embed(
+    loops: Loops, matrix: Matrix, y: Rows, factor: float = 1.0, first: int | None = None
+) -> Any:
     """``y[t] = factor * matrix[ids[t]]``.
+
+    With ``first``, ``matrix`` is the part of a table from that row on, and only tokens whose row
+    it holds are written.
 
     Arguments: ids (int32), codes, scales (words of ``matrix``), y (float32), tokens.
     """
     at_y = y.at
     words, count = matrix.words, matrix.per_word
     steps = ceil_div(words, LANES)
+    start, end = first or 0, (first or 0) + matrix.outputs
+
+    def held(row: Any) -> Any:
+        return True if first is None else T.And(row >= start, row < end)
 
     @T.prim_func(s_tir=True)
     def embed(
@@ -36,14 +45,16 @@ def embed(loops: Loops, matrix: Matrix, y: Rows, factor: float = 1.0) -> Any:
                 for lane in loops.lanes():
                     word = T.alloc_buffer((1,), "uint32", scope="local")
                     scale = T.alloc_buffer((2,), "float32", scope="local")
+                    row = T.alloc_buffer((1,), "int32", scope="local")
                     for step in T.serial(steps):
-                        if step * LANES + lane < words:
-                            word[0] = codes[ids[t] * words + step * LANES + lane]
+                        if step * LANES + lane < words and held(ids[t]):
+                            row[0] = ids[t] - start
+                            word[0] = codes[row[0] * words + step * LANES + lane]
                             scale[0] = scale_and_second(
-                                matrix, scales, ids[t], (step * LANES + lane) * count
+                                matrix, scales, row[0], (step * LANES + lane) * count
                             )[0]
                             scale[1] = scale_and_second(
-                                matrix, scales, ids[t], (step * LANES + lane) * count
+                                matrix, scales, row[0], (step * LANES + lane) * count
                             )[1]
                             for j in T.unroll(count):
                                 y[at_y(t, (step * LANES + lane) * count + j)] = constant(

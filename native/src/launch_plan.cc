@@ -167,7 +167,8 @@ class Reader {
     JsonView groups = entry.at("groups");
     if (groups.array_size() != 3) groups.refuse("not three sizes", "groups on three axes");
     for (size_t i = 0; i < 3; i++) launch.groups[i] = read_size(groups.item(i));
-    launch.lanes = entry.at("lanes").integer(1, 1024);
+    launch.lanes = entry.at("lanes").integer(1, 65536);
+    launch.shared_bytes = entry.at("shared_bytes").integer(0, kMostBytes);
     launch.least = entry.at("least").integer(1, kMostColumns);
     launch.most = entry.at("most").integer(1, kMostColumns);
     return launch;

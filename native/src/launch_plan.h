@@ -41,7 +41,8 @@ struct Launch {
   std::vector<LaunchArgument> arguments;
   LaunchSize groups[3];
   int64_t lanes;
-  int64_t least, most;  // tokens for which it is used
+  int64_t shared_bytes;  // of a group
+  int64_t least, most;   // tokens for which it is used
 };
 
 // Where a step's result can be seen: float32 or int32 in columns of a buffer.

@@ -80,11 +80,14 @@ Api open() {
   ARK_RESOLVE(CreateBuffer);
   ARK_RESOLVE(ReleaseMemObject);
   ARK_RESOLVE(CreateProgramWithSource);
+  ARK_RESOLVE(CreateProgramWithBinary);
   ARK_RESOLVE(BuildProgram);
   ARK_RESOLVE(GetProgramBuildInfo);
+  ARK_RESOLVE(GetProgramInfo);
   ARK_RESOLVE(ReleaseProgram);
   ARK_RESOLVE(CreateKernel);
   ARK_RESOLVE(GetKernelInfo);
+  ARK_RESOLVE(GetKernelWorkGroupInfo);
   ARK_RESOLVE(ReleaseKernel);
   ARK_RESOLVE(SetKernelArg);
   ARK_RESOLVE(EnqueueNDRangeKernel);

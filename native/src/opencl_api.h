@@ -25,14 +25,22 @@ constexpr uint64_t kDeviceTypeGpu = 1 << 2;
 constexpr uint32_t kDeviceType = 0x1000;
 constexpr uint32_t kDeviceMaxGroupSize = 0x1004;
 constexpr uint32_t kDeviceMaxAllocation = 0x1010;
+constexpr uint32_t kDeviceMemory = 0x101F;
+constexpr uint32_t kDeviceSharedMemory = 0x1023;
 constexpr uint32_t kDeviceName = 0x102B;
+constexpr uint32_t kDriverVersion = 0x102D;
+constexpr uint32_t kDeviceVersion = 0x102F;
+constexpr uint32_t kDeviceExtensions = 0x1030;
 constexpr uint32_t kDeviceUnifiedMemory = 0x1035;
 constexpr uint64_t kReadWrite = 1 << 0;
 constexpr uint64_t kReadOnly = 1 << 2;
 constexpr uint64_t kUseHostPointer = 1 << 3;
 constexpr uint64_t kCopyHostPointer = 1 << 5;
 constexpr uint32_t kBuildLog = 0x1183;
+constexpr uint32_t kProgramBinarySizes = 0x1165;
+constexpr uint32_t kProgramBinaries = 0x1166;
 constexpr uint32_t kKernelArguments = 0x1191;
+constexpr uint32_t kKernelGroupSize = 0x11B0;
 
 // Every function that is used, by name.
 struct Api {
@@ -48,12 +56,16 @@ struct Api {
   Memory (*CreateBuffer)(Context, uint64_t, size_t, void*, int32_t*);
   int32_t (*ReleaseMemObject)(Memory);
   Program (*CreateProgramWithSource)(Context, uint32_t, const char**, const size_t*, int32_t*);
+  Program (*CreateProgramWithBinary)(Context, uint32_t, const Device*, const size_t*,
+                                     const unsigned char**, int32_t*, int32_t*);
   int32_t (*BuildProgram)(Program, uint32_t, const Device*, const char*, void (*)(Program, void*),
                           void*);
   int32_t (*GetProgramBuildInfo)(Program, Device, uint32_t, size_t, void*, size_t*);
+  int32_t (*GetProgramInfo)(Program, uint32_t, size_t, void*, size_t*);
   int32_t (*ReleaseProgram)(Program);
   Kernel (*CreateKernel)(Program, const char*, int32_t*);
   int32_t (*GetKernelInfo)(Kernel, uint32_t, size_t, void*, size_t*);
+  int32_t (*GetKernelWorkGroupInfo)(Kernel, Device, uint32_t, size_t, void*, size_t*);
   int32_t (*ReleaseKernel)(Kernel);
   int32_t (*SetKernelArg)(Kernel, uint32_t, size_t, const void*);
   int32_t (*EnqueueNDRangeKernel)(Queue, Kernel, uint32_t, const size_t*, const size_t*,

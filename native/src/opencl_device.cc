@@ -8,13 +8,13 @@
 namespace ark {
 namespace {
 
-constexpr size_t kNameBytes = 256;
-
 template <typename F, typename T>
 std::string text_of(F info, T object, uint32_t what) {
-  char text[kNameBytes] = "";
-  cl::check(info(object, what, sizeof(text) - 1, text, nullptr), "asking for a name");
-  return text;
+  size_t size = 0;
+  cl::check(info(object, what, 0, nullptr, &size), "asking for a name");
+  std::string text(size, '\0');
+  cl::check(info(object, what, size, &text[0], nullptr), "asking for a name");
+  return text.substr(0, text.find('\0'));
 }
 
 std::vector<cl::Platform> platforms() {
@@ -70,6 +70,11 @@ OpenClDevice choose_device() {
          names.empty() ? "one" : "part of " + names, "set ARK_OPENCL_DEVICE");
   }
   return chosen;
+}
+
+std::string OpenClDevice::identity() const {
+  return name + "\n" + text_of(cl::api().GetDeviceInfo, device, cl::kDeviceVersion) + "\n" +
+         text_of(cl::api().GetDeviceInfo, device, cl::kDriverVersion);
 }
 
 int64_t OpenClDevice::number(uint32_t what) const {

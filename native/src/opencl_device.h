@@ -12,6 +12,9 @@ struct OpenClDevice {
   cl::Device device = nullptr;
   std::string name;  // with its platform's
 
+  // What a built program and a self-test depend on: the device, its platform and the driver.
+  std::string identity() const;
+
   // A limit that the driver gives as size_t, cl_uint or cl_ulong.
   int64_t number(uint32_t what) const;
 };

@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 DRIVER = Path(sys.prefix) / "lib" / "libintelocl.so"
 
 
-@pytest.mark.parametrize("name", ["test_kernels.py", "test_opencl_models.py"])
+@pytest.mark.parametrize(
+    "name",
+    ["test_kernels.py", "test_opencl_models.py", "test_opencl_cache.py"],
+)
 def test_intel_opencl(name: str, tmp_path: Path) -> None:
     if importlib.util.find_spec("tvm") is None or not DRIVER.exists():
         pytest.skip("needs TVM and the PyPI package intel-opencl-rt (x86-64)")
@@ -27,7 +30,7 @@ def test_intel_opencl(name: str, tmp_path: Path) -> None:
         "LD_LIBRARY_PATH": str(DRIVER.parent),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", f"tests/tvm/{name}", "-k", "not llvm and not webgpu"]
+        [sys.executable, "-m", "pytest", f"tests/tvm/{name}", "-k", "not llvm"]
         + ["-q", "-p", "no:cacheprovider"],
         cwd=ROOT,
         env=os.environ | environment,

@@ -16,7 +16,18 @@ from arkinfer.quantize import policy
 PROFILES = {profile.name: profile for profile in devices.profiles()}
 SPECIFIC = [profile for profile in PROFILES.values() if not profile.generic]
 PROMISED = {
-    *("cpu", "x86-64", "arm64", "rk3588", "raspberry-pi-5", "rtx-4090", "h100"),
+    *(
+        "opencl",
+        "adreno",
+        "mali",
+        "cpu",
+        "x86-64",
+        "arm64",
+        "rk3588",
+        "raspberry-pi-5",
+        "rtx-4090",
+        "h100",
+    ),
     *("jetson-orin", "jetson-orin-nx", "jetson-orin-nano", "jetson-thor"),
     *(f"apple-m{n}{kind}" for n in (1, 2, 3, 4) for kind in ("", "-pro", "-max")),
     *("apple-a15", "apple-a16", "apple-a17-pro", "apple-a18", "apple-a18-pro"),
@@ -27,7 +38,7 @@ ARCHITECTURES = {
     "cpu": r"any|x86_64|aarch64",
     "cuda": r"sm_\d+",
     "metal": r"apple\d+",
-    "opencl": r"(adreno|mali|immortalis)-g?\d+",
+    "opencl": r"any|adreno(-\d+)?|mali(-g\d+)?|immortalis-g\d+",
 }
 
 
