@@ -6,6 +6,7 @@ how it is launched. One command encoder holds all of a step; what it binds is bo
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,8 @@ class WebGpuBackend:
             LoweringError: the graph holds an operator or a structure without a kernel, or more
                 than the limits of the device, or of WebGPU where it says none.
             UnsupportedQuantizationError: a weight that no device layout holds.
-            InvalidOptionError: the KV cache is to have a type that device kernels do not read.
+            InvalidOptionError: the KV cache is to have a type that device kernels do not read, or
+                the context needs memory that is no buffer's.
             MissingExtraError: TVM is not installed.
         """
         require("tvm", "compiling for WebGPU")
@@ -58,19 +60,22 @@ class WebGpuBackend:
         from arkinfer.tir.emit import device_target
         from arkinfer.tir.loops import Loops
 
-        lowered = lower_for(graph, options, Loops("webgpu"), device_target("webgpu"))
+        limits = Limits.of(device)
+        bounded = dataclasses.replace(device, limits=limits.as_profile)
+        target = device_target("webgpu")
+        lowered = lower_for(graph, options, Loops("webgpu"), target, device=bounded)
         kernels = shaders.from_tvm(lowered.emitted.source)
         # Read back as the runtime will, so that whatever it would refuse is refused here.
         model, size = graph.config, lowered.weights_bytes
         facts = Facts(options.chunk, model.vocab_size, model.num_layers, model.num_kv_heads, size)
         table = read(json.dumps(lowered.content), TABLE, facts)
         check_arguments(table, kernels)
-        for excess in excesses(table, kernels, Limits.of(device), capacity_of(options.context)):
+        for excess in excesses(table, kernels, limits, capacity_of(options.context)):
             raise LoweringError(
                 f"{device.name}: {excess.found}",
                 excess.allowed,
-                "compile with fewer bits or a smaller context or chunk, or for a device profile "
-                "that states larger limits",
+                "compile with a smaller --context or --chunk, or for a device profile that states "
+                "larger limits",
             )
         with writer.open_file(SHADERS) as file:
             file.write(shaders.join(kernels).encode())

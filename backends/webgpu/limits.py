@@ -43,6 +43,15 @@ class Limits:
         """The most that a weight, a cache or a slot may have."""
         return min(self.binding_bytes, self.buffer_bytes)
 
+    @property
+    def as_profile(self) -> dict[str, int]:
+        """In the terms of device profiles."""
+        return {
+            "largest_allocation": self.piece_bytes,
+            "shared_memory": self.shared_bytes,
+            "work_group": self.lanes,
+        }
+
     @staticmethod
     def of(device: Device) -> Limits:
         """The defaults, with what a device profile says of the device in their place."""

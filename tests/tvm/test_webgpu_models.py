@@ -19,12 +19,11 @@ from arkinfer.errors import (
     DeviceError,
     InvalidBundleError,
     InvalidOptionError,
-    LoweringError,
     MissingExtraError,
 )
 from tests.support.manifests import reseal
 from tests.support.tiny_models import SMALL_SPARSE
-from tests.support.two_backends import compare_whole, follow, sessions
+from tests.support.two_backends import compare_whole, error, follow, sessions
 
 pytestmark = pytest.mark.platform
 for module, extra in (("tvm", "tvm"), ("wgpu", "webgpu")):
@@ -69,12 +68,36 @@ def test_smollm2(smollm2_gguf: Path, tmp_path: Path) -> None:
     follow(both, [session.append(prompt)[-1] for session in both], 16, TOLERANCE["fp32"])
 
 
+def small_device(folder: Path, largest: int) -> str:
+    """The path of a profile whose buffers hold at most so many bytes."""
+    path = folder / "small.toml"
+    path.write_text(
+        'description = "Small"\ngeneric = true\n[sources]\nsheet = "a sheet"\n'
+        '[units.gpu]\nbackend = "webgpu"\narch = "any"\n[units.gpu.limits]\n'
+        f'largest_allocation = {{ value = {largest}, source = "sheet" }}\n'
+    )
+    return str(path)
+
+
 @pytest.fixture(scope="module")
 def llama(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small bundle, not to be changed."""
-    output = tmp_path_factory.mktemp("llama") / "a.ark"
+    """A small bundle, not to be changed, whose embedding fills several buffers."""
+    folder = tmp_path_factory.mktemp("llama")
+    target, options = small_device(folder, 40960), {"context": 128, "chunk": 16}
     source = tiny_checkpoint("llama")
-    return arkinfer.compile(source, target="webgpu", context=128, chunk=16, output=output).path
+    return arkinfer.compile(source, target=target, output=folder / "a.ark", **options).path
+
+
+def test_weights_are_split_over_buffers(
+    llama: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    weights = json.loads((llama / "dispatches.json").read_text())["weights"]
+    embedding = [w["bytes"] for w in weights if w["name"].startswith("model.embed_tokens")]
+    assert len(embedding) > 1 and max(embedding) <= 40960
+    cpu = arkinfer.compile(tiny_checkpoint("llama"), context=128, output=tmp_path / "cpu.ark")
+    both = [arkinfer.load(path, activations="fp32").session() for path in (llama, cpu.path)]
+    found, expected = (session.append([3, 319, 70, 128], all_logits=True) for session in both)
+    assert error(found, expected) < TOLERANCE["fp16"]
 
 
 def changed(bundle: Path, folder: Path, change: Callable[[Any], None]) -> Path:
@@ -155,15 +178,11 @@ def test_memory_that_runs_out_is_named(llama: Path, monkeypatch: pytest.MonkeyPa
 def test_limits_of_the_target_bind_at_compile_time(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    profile = tmp_path / "small.toml"
-    profile.write_text(
-        'description = "Small"\ngeneric = true\n[sources]\nsheet = "a sheet"\n'
-        '[units.gpu]\nbackend = "webgpu"\narch = "any"\n[units.gpu.limits]\n'
-        'largest_allocation = { value = 65536, source = "sheet" }\n'
-    )
     options: dict[str, Any] = {"context": 128, "chunk": 16, "output": tmp_path / "a.ark"}
-    with pytest.raises(LoweringError, match="small: .*at most 65536 in a storage buffer"):
-        arkinfer.compile(tiny_checkpoint("llama"), target=str(profile), **options)
+    with pytest.raises(InvalidOptionError, match="at most 8192 bytes in one allocation"):
+        arkinfer.compile(
+            tiny_checkpoint("llama-tied"), target=small_device(tmp_path, 8192), **options
+        )
     assert not (tmp_path / "a.ark").exists()
 
 
