@@ -16,7 +16,6 @@ from arkinfer.runtime.model import Model, ModelInfo
 from arkinfer.runtime.native_session import NativeModel, NativeSession, SessionOptions
 
 if TYPE_CHECKING:
-    from arkinfer.backends import ExecutorOptions
     from arkinfer.compiler import Progress
 
 
@@ -30,6 +29,7 @@ def compile(
     chunk: int = 512,
     sparse: str = "auto",
     kv: str | None = None,
+    kernels: str | None = None,
     dump: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -53,6 +53,8 @@ def compile(
             ``"force"`` for models that were not trained for sparse attention.
         kv: the KV cache's number type that the bundle is run with unless told otherwise;
             ``"fp16"`` by default.
+        kernels: ``"tvm"`` adds kernels that TVM compiles for a CPU target, for its instruction set
+            or for one that is named (``"tvm:avx2"``); None leaves the runtime its own.
         dump: a folder that receives the graph after each pass.
         progress: told what is being done.
 
@@ -75,6 +77,7 @@ def compile(
         chunk=chunk,
         sparse=sparse,
         kv=kv,
+        kernels=kernels,
         dump=None if dump is None else Path(dump),
         progress=progress,
     )
@@ -89,6 +92,7 @@ def load(
     activations: str = "int8",
     *,
     isa: str | None = None,
+    kernels: str = "tuned",
 ) -> Model:
     """Open a bundle and check that it fits before anything large is mapped.
 
@@ -102,6 +106,8 @@ def load(
             bundle was compiled for by default, else ``"fp16"``.
         activations: ``"int8"``, or ``"fp32"`` for exact products at about half the speed.
         isa: a kernel set (``arkinfer devices`` lists them) instead of the best one.
+        kernels: of a bundle that brings compiled kernels, ``"compiled"`` takes those,
+            ``"builtin"`` the runtime's own, and ``"tuned"`` what ``arkinfer tune`` found faster.
 
     Returns:
         A model that makes sessions and answers.
@@ -120,7 +126,7 @@ def load(
     if context is not None and context < 1:
         raise InvalidOptionError(f"context is {context}", "at least 1 token")
     kv_type = None if kv is None else kv_types.parse(kv)
-    options = SessionOptions(context or 0, threads or 0, kv_type, activations, isa)
+    options = SessionOptions(context or 0, threads or 0, kv_type, activations, isa, kernels)
     bundle = Bundle.open(path)
     table = memory.table(bundle.manifest, context, kv_type)
     name = backend or bundle.manifest.backend
@@ -130,18 +136,19 @@ def load(
         native = NativeModel(bundle.path)
         info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, table.kv, table.total)
         return Model(bundle, native, lambda: NativeSession(native, options), info)
-    from arkinfer.backends import ExecutorOptions
-
-    make = _python_executor(bundle, name, ExecutorOptions(table.context, threads, kv_type))
+    make = _python_executor(bundle, name, table.context, threads)
     info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, table.kv, None)
     return Model(bundle, NativeModel(bundle.path), make, info)
 
 
-def _python_executor(bundle: Bundle, name: str, options: ExecutorOptions) -> Callable[[], Executor]:
+def _python_executor(
+    bundle: Bundle, name: str, context: int, threads: int | None
+) -> Callable[[], Executor]:
     """What makes executors of a backend that runs in Python."""
     from arkinfer import backends
 
     backend = backends.get(name)
+    options = backends.ExecutorOptions(context=context, threads=threads)
 
     def make() -> Executor:
         executor = backend.executor(bundle, options)

@@ -61,6 +61,7 @@ def compile(
     chunk: int = 512,
     sparse: str = "auto",
     kv: str | None = None,
+    kernels: str | None = None,
     dump: Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -89,6 +90,7 @@ def compile(
         chunk=chunk,
         sparse=sparse,
         kv=kv,
+        kernels=kernels,
         dump=dump,
         progress=progress,
     )
@@ -120,6 +122,7 @@ def compile_checkpoint(
     chunk: int = 512,
     sparse: str = "auto",
     kv: str | None = None,
+    kernels: str | None = None,
     dump: Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -131,7 +134,12 @@ def compile_checkpoint(
     backend = backends.get(device.backend)
     config = dataclasses.replace(checkpoint.config, sparse=choose_sparse(checkpoint.config, sparse))
     tokens = choose_context(config, context)
-    options = CompileOptions(context=tokens, chunk=min(chunk, tokens), kv=kv_type)
+    if kernels is not None and device.backend != "cpu":
+        raise InvalidOptionError(
+            f"kernels is {kernels[:60]!r} for the backend {device.backend}",
+            "a CPU target",
+        )
+    options = CompileOptions(tokens, min(chunk, tokens), kv_type, kernels)
     quant = choose_quant(checkpoint, quant, device.quantization or DEFAULT_QUANT)
     destination = Path(output) if output is not None else default_output(checkpoint)
 

@@ -74,6 +74,10 @@ class LoweringError(ArkInferError):
     """A graph that a backend cannot turn into a plan."""
 
 
+class LinkerError(ArkInferError):
+    """No C compiler links kernels for the target, or the one that is there fails."""
+
+
 class UnknownBackendError(ArkInferError):
     """A backend or target name that nothing provides."""
 
@@ -132,10 +136,6 @@ class VerificationError(ArkInferError):
 
 class NativeLibraryError(ArkInferError):
     """The native library is missing, or has another ABI version than this package."""
-
-
-class DeviceError(ArkInferError):
-    """A device that is missing, too small, lost or out of memory, or whose driver refuses code."""
 
 
 class CancelledError(ArkInferError):

@@ -6,11 +6,7 @@ import importlib.util
 
 from arkinfer.errors import MissingExtraError
 
-EXTRAS = {
-    "compile": ("onnx", "onnx_ir", "onnxruntime"),
-    "tvm": ("tvm",),
-    "webgpu": ("wgpu",),
-}
+EXTRAS = {"compile": ("onnx", "onnx_ir", "onnxruntime"), "tvm": ("tvm",)}
 
 
 def require(extra: str, purpose: str) -> None:

@@ -70,8 +70,7 @@ def compressed_key_bytes(config: ModelConfig, context: int, kv: KvType) -> int:
         return 0
     blocks, tokens = 0, -(-context // BLOCK) * BLOCK
     for factor in (1, _COARSE):
-        size, stride = config.sparse.kernel_size * factor, config.sparse.kernel_stride * factor
-        count = 1 if tokens < size else (tokens - size) // stride + 1
+        count = tokens // (config.sparse.kernel_stride * factor) + 1
         blocks += -(-count // BLOCK)
     per_block = kv_types.compressed_block_bytes(kv, config.head_dim)
     return blocks * config.num_layers * config.num_kv_heads * per_block

@@ -38,26 +38,22 @@ class CompileOptions:
         context: the most tokens that a session may hold.
         chunk: tokens that prefill runs at once, at most ``context``.
         kv: number type that the KV cache is to have; None leaves it to the backend.
+        kernels: ``"tvm"``, or ``"tvm:avx2"`` and so on, for kernels that TVM compiles for a CPU;
+            None for the runtime's own.
     """
 
     context: int
     chunk: int = 512
     kv: KvType | None = None
+    kernels: str | None = None
 
 
 @dataclass(frozen=True)
 class ExecutorOptions:
-    """How a bundle is run.
-
-    Attributes:
-        context: tokens that a session may hold.
-        threads: threads that compute; None lets the backend choose.
-        kv: number type of the KV cache; None is what the backend has.
-    """
+    """How a bundle is run: tokens that a session may hold; None lets the backend choose threads."""
 
     context: int
     threads: int | None = None
-    kv: KvType | None = None
 
 
 class Backend(Protocol):

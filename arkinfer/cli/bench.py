@@ -14,6 +14,8 @@ from arkinfer.cli.options import (
     Context,
     Isa,
     Json,
+    KernelChoice,
+    Kernels,
     KvType,
     Threads,
 )
@@ -47,6 +49,7 @@ def bench(
     kv: KvType = None,
     activations: ActivationType = Activations.int8,
     isa: Isa = None,
+    kernels: KernelChoice = Kernels.tuned,
     json: Json = False,
 ) -> None:
     """Measure prefill and decode speed.
@@ -61,7 +64,16 @@ def bench(
     from arkinfer.runtime.native_session import NativeSession
 
     settings = Settings(prompt, generate, depth, repeat, real_prefill)
-    model = load(bundle, context or settings.context, threads, None, kv, activations.value, isa=isa)
+    model = load(
+        bundle,
+        context or settings.context,
+        threads,
+        None,
+        kv,
+        activations.value,
+        isa=isa,
+        kernels=kernels.value,
+    )
     session = model.session()
     native = session.executor if isinstance(session.executor, NativeSession) else None
     result = measure(model, session, settings, profile)

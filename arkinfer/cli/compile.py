@@ -89,6 +89,16 @@ def compile(
             help="Tokens of a prompt that are run at once; more is faster and takes more memory.",
         ),
     ] = 512,
+    kernels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tvm[:SET]",
+            help="Add kernels that TVM compiles for the CPU: for the target's instruction set, or "
+            "tvm:avx2, tvm:avx512, tvm:neon, tvm:dotprod. 'arkinfer tune' then finds the faster "
+            "ones.",
+            show_default="the runtime's own alone",
+        ),
+    ] = None,
     dump: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Write the graph after each pass, for Netron."),
@@ -113,6 +123,7 @@ def compile(
             chunk=chunk,
             sparse=sparse.value,
             kv=kv,
+            kernels=kernels,
             dump=dump,
             progress=report,
         )

@@ -78,4 +78,23 @@ Isa = Annotated[
         rich_help_panel=_SPEED,
     ),
 ]
+
+
+class Kernels(StrEnum):
+    """Whose kernels compute the steps for which a bundle brings its own."""
+
+    tuned = "tuned"
+    builtin = "builtin"
+    compiled = "compiled"
+
+
+KernelChoice = Annotated[
+    Kernels,
+    typer.Option(
+        "--kernels",
+        help="Of a bundle that brings compiled kernels: compiled takes those, builtin the "
+        "runtime's, tuned what 'arkinfer tune' found to be faster.",
+        rich_help_panel=_SPEED,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]

@@ -16,6 +16,8 @@ from arkinfer.cli.options import (
     Context,
     Isa,
     Json,
+    KernelChoice,
+    Kernels,
     KvType,
     Threads,
 )
@@ -115,6 +117,7 @@ def run(
     kv: KvType = None,
     activations: ActivationType = Activations.int8,
     isa: Isa = None,
+    kernels: KernelChoice = Kernels.tuned,
     backend: Annotated[
         str | None,
         typer.Option(
@@ -149,7 +152,9 @@ def run(
     from arkinfer.api import load
 
     started = time.perf_counter()
-    model = load(bundle, context, threads, backend, kv, activations.value, isa=isa)
+    model = load(
+        bundle, context, threads, backend, kv, activations.value, isa=isa, kernels=kernels.value
+    )
     model.sampling(**sampling)  # refuses bad values before the weights are touched
     if text is None:
         from arkinfer.cli import repl

@@ -23,6 +23,7 @@ OK = 0
 KV_DEFAULT = -1
 KV_TYPES = {"fp16": 0, "fp32": 1, "int8": 2, "int4": 3}
 ACTIVATIONS = {"int8": 0, "fp32": 1}
+KERNELS = {"tuned": 0, "builtin": 1, "compiled": 2}
 CHECKSUM = {"before": 0, "skip": 1, "beside": 2}
 
 FINISH_STOP_ID, FINISH_STOP_STRING, FINISH_LENGTH, FINISH_CONTEXT, FINISH_CANCELLED = range(1, 6)
@@ -51,6 +52,7 @@ class SessionOptions(ctypes.Structure):
         ("kv_type", c_int32),
         ("activations", c_int32),
         ("isa", c_char_p),
+        ("kernels", c_int32),
     ]
 
 

@@ -49,6 +49,7 @@ class SessionOptions:
             for the bundle's.
         activations: ``"int8"`` (fast) or ``"fp32"`` in matrix products with quantized weights.
         isa: a kernel set of :func:`library.instruction_sets`, or None for the best.
+        kernels: ``"tuned"``, ``"builtin"`` or ``"compiled"``, of a bundle with kernels of its own.
     """
 
     context: int = 0
@@ -56,6 +57,7 @@ class SessionOptions:
     kv: str | None = None
     activations: str = "int8"
     isa: str | None = None
+    kernels: str = "tuned"
 
     def __post_init__(self) -> None:
         for name, number in (("context", self.context), ("threads", self.threads)):
@@ -68,6 +70,9 @@ class SessionOptions:
                 f"activations is {self.activations!r}", " or ".join(abi.ACTIVATIONS)
             )
 
+        if self.kernels not in abi.KERNELS:
+            raise InvalidOptionError(f"kernels is {self.kernels!r}", " or ".join(abi.KERNELS))
+
     def struct(self) -> abi.SessionOptions:
         """The C struct; it borrows nothing but ``isa``, which ctypes keeps alive."""
         return abi.SessionOptions(
@@ -77,6 +82,7 @@ class SessionOptions:
             abi.KV_DEFAULT if self.kv is None else abi.KV_TYPES[self.kv],
             abi.ACTIVATIONS[self.activations],
             None if self.isa is None else self.isa.encode(),
+            abi.KERNELS[self.kernels],
         )
 
 

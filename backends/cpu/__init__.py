@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from arkinfer import devices
 from arkinfer.backends import CompileOptions, ExecutorOptions
 from arkinfer.backends.cpu import weights
 from arkinfer.backends.cpu.plan import Plan
@@ -18,7 +19,8 @@ from arkinfer.bundle import Bundle
 from arkinfer.bundle_writer import BundleWriter
 from arkinfer.checkpoint import Checkpoint
 from arkinfer.devices import Device
-from arkinfer.errors import InvalidBundleError
+from arkinfer.errors import InvalidBundleError, InvalidOptionError
+from arkinfer.extras import require
 from arkinfer.graph.graph import Graph, WeightSpec
 
 # Rows of logits that one run of the head computes, when logits of many tokens are asked for.
@@ -46,8 +48,16 @@ class CpuBackend:
         Raises:
             LoweringError: the graph holds an operator or a structure without a kernel.
             UnsupportedQuantizationError: a weight that the packed layouts cannot hold.
+            MissingExtraError, LinkerError, InvalidOptionError: kernels that TVM is to compile.
         """
-        content, writer.arena_bytes, specs, vectors = _planned(graph, options)
+        isa = None if options.kernels is None else compiled_isa(options.kernels, device)
+        content, writer.arena_bytes, specs, vectors, plan = _planned(graph, options)
+        if isa is not None:
+            from arkinfer.backends.cpu import compiled
+
+            dtype: Literal["f32", "f16"] = "f32" if options.kv == "fp32" else "f16"
+            by_name = {spec.name: spec for spec in specs}
+            compiled.write(writer, plan, by_name, isa, dtype, options.chunk)
         with writer.open_file("plan.json") as file:
             file.write(json.dumps(content, indent=1).encode())
         with writer.open_file("weights.bin") as file:
@@ -59,7 +69,7 @@ class CpuBackend:
 
     def plan(self, graph: Graph, options: CompileOptions) -> tuple[dict[str, Any], int]:
         """See :class:`arkinfer.backends.PlansSteps`."""
-        content, arena_bytes, _, _ = _planned(graph, options)
+        content, arena_bytes, *_ = _planned(graph, options)
         return content, arena_bytes
 
     def executor(self, bundle: Bundle, options: ExecutorOptions) -> None:
@@ -83,18 +93,44 @@ class CpuBackend:
 
 def _planned(
     graph: Graph, options: CompileOptions
-) -> tuple[dict[str, Any], int, list[WeightSpec], list[NDArray[Any]]]:
-    """The plan's content, the bytes of activations and scratch, and what weights.bin holds."""
+) -> tuple[dict[str, Any], int, list[WeightSpec], list[NDArray[Any]], Plan]:
+    """The plan's content, the bytes of activations and scratch, what weights.bin holds, the plan.
+
+    Compiled kernels leave norms and gates to steps of their own.
+    """
     from arkinfer.backends.cpu.lower import lower
 
-    plan, walk = lower(graph)
+    plan, walk = lower(graph, fused=options.kernels is None)
     specs = list((walk.weights | graph.weights).values())
     parts = [part for spec in specs for part in weights.tensors_of(spec)]
     extra = [weights.PackedTensor(n, "f32", v.shape) for n, v in walk.vectors.items()]
     tensors = weights.lay_out([*parts, *extra])
     content = plan.to_json(options.chunk, min(OUTPUT_ROWS, options.chunk), tensors)
     arena_bytes = content["arena_bytes"] + _scratch_bytes(plan, options.chunk)
-    return content, arena_bytes, specs, list(walk.vectors.values())
+    return content, arena_bytes, specs, list(walk.vectors.values()), plan
+
+
+def compiled_isa(kernels: str, device: Device) -> str:
+    """The kernel set that compiled kernels are for: the one that is named, else the device's.
+
+    Raises:
+        MissingExtraError: TVM is not installed.
+        InvalidOptionError: not ``tvm`` or ``tvm:`` and a set that TVM can compile for.
+    """
+    require("tvm", "compiling kernels with TVM")
+    from arkinfer.tir.host import TARGETS
+
+    tool, _, isa = kernels.partition(":")
+    if not isa:
+        found = device if device.arch in ("x86_64", "aarch64") else devices.detect()
+        wide = "avx512" if "avx512" in found.features else "avx2"
+        isa = {"x86_64": wide, "aarch64": "neon"}.get(found.arch, "")
+    if tool != "tvm" or isa not in TARGETS:
+        raise InvalidOptionError(
+            f"kernels is {kernels[:60]!r} for {device.name}",
+            "tvm, or one of " + ", ".join(f"tvm:{name}" for name in TARGETS),
+        )
+    return isa
 
 
 _THREAD_SCRATCH = 288 << 10  # unpacked weights of one thread

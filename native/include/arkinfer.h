@@ -93,6 +93,13 @@ typedef enum ark_kv_type {
 } ark_kv_type;
 typedef enum ark_activations { ARK_ACTIVATIONS_INT8 = 0, ARK_ACTIVATIONS_F32 = 1 } ark_activations;
 
+/* Which kernels compute the steps for which a bundle brings kernels of its own. */
+typedef enum ark_kernels {
+  ARK_KERNELS_TUNED = 0,   /* what was measured to be faster here; unmeasured: the bundle's */
+  ARK_KERNELS_BUILTIN = 1, /* the library's; the bundle's code is then not loaded */
+  ARK_KERNELS_COMPILED = 2 /* the bundle's */
+} ark_kernels;
+
 typedef struct ark_session_options {
   size_t size;         /* sizeof(ark_session_options) */
   int32_t context;     /* tokens; 0: the bundle's */
@@ -100,6 +107,7 @@ typedef struct ark_session_options {
   int32_t kv_type;     /* ark_kv_type */
   int32_t activations; /* ark_activations */
   const char* isa;     /* NULL: the best this CPU has; else one of ark_isas() */
+  int32_t kernels;     /* ark_kernels */
 } ark_session_options;
 
 typedef struct ark_memory {

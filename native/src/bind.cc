@@ -44,9 +44,54 @@ class Binder {
     for (const PlanStep& step : steps) out->push_back(bind_step(step, rows));
   }
 
+  // Binds the kernels that the bundle brings, where there are some and the session wants them.
+  void bind_compiled(BoundPlan* bound) {
+    const CompiledPlan* plan = model_.compiled();
+    if (!plan || options_.kernels == ARK_KERNELS_BUILTIN) return;
+    int64_t capacity = round_up(options_.context, kKvBlock);
+    bound->compiled =
+        std::make_unique<CompiledMemory>(compiled_memory(*plan, capacity, options_.threads));
+    if (bound->compiled->bytes > kMostScratch) {
+      fail(ARK_INVALID_BUNDLE, "kernels.json: more scratch than 2^40 bytes", "less",
+           "compile the bundle again");
+    }
+    scratch_ = std::max(scratch_, bound->compiled->bytes);
+    const CompiledLibrary& library = model_.compiled_library();
+    auto bind_all = [&](const std::vector<CompiledStep>& from, std::vector<BoundStep>* steps) {
+      for (size_t i = 0; i < from.size(); i++) {
+        BoundStep& step = (*steps)[i];
+        if (from[i].launches.empty() || !reads_its_caches(*plan, *step.plan)) continue;
+        step.compiled = std::make_unique<CompiledCall>(*plan, from[i], library, data_of(*step.plan),
+                                                       *bound->compiled, capacity);
+      }
+    };
+    bind_all(plan->body, &bound->body);
+    bind_all(plan->head, &bound->head);
+  }
+
   int64_t scratch() const { return scratch_; }
 
  private:
+  // Whether the caches have the type that the step was compiled for.
+  bool reads_its_caches(const CompiledPlan& plan, const PlanStep& step) const {
+    DType own = plan.half_caches ? DType::f16 : DType::f32;
+    return options_.cache_dtype == own ||
+           std::none_of(step.operands.begin(), step.operands.end(), [](const PlanOperand& operand) {
+             return operand.kind == PlanOperand::Kind::cache;
+           });
+  }
+
+  // Where the weights, buffers and caches of a step begin.
+  std::vector<void*> data_of(const PlanStep& step) const {
+    std::vector<void*> data;
+    for (const PlanOperand& operand : step.operands) {
+      PlanOperand whole = operand;
+      whole.column = 0;
+      data.push_back(make_operand(whole).data);
+    }
+    return data;
+  }
+
   BoundStep bind_step(const PlanStep& step, int64_t rows) {
     BoundStep bound{};
     bound.plan = &step;
@@ -240,6 +285,10 @@ SessionOptions resolve_options(const Model& model, const ark_session_options* op
   if (given.activations != ARK_ACTIVATIONS_INT8 && given.activations != ARK_ACTIVATIONS_F32) {
     bad_option("activations " + std::to_string(given.activations), "0 (int8) or 1 (fp32)");
   }
+  if (given.kernels < ARK_KERNELS_TUNED || given.kernels > ARK_KERNELS_COMPILED) {
+    bad_option("kernels " + std::to_string(given.kernels),
+               "0 (tuned), 1 (builtin) or 2 (compiled)");
+  }
   if (const LaunchPlan* launches = model.launches()) {
     int32_t own = launches->half_caches ? ARK_KV_F16 : ARK_KV_F32;
     if (given.kv_type != ARK_KV_DEFAULT && given.kv_type != own) {
@@ -251,7 +300,9 @@ SessionOptions resolve_options(const Model& model, const ark_session_options* op
   return {given.context ? given.context : manifest.context,
           given.threads ? given.threads : ThreadPool::available_cores(),
           cache_dtype(given.kv_type == ARK_KV_DEFAULT ? manifest.kv_type : given.kv_type),
-          given.activations, choose_isa(given.isa)};
+          given.activations,
+          choose_isa(given.isa),
+          given.kernels};
 }
 
 DType compressed_dtype(DType cache) { return cache == DType::u4 ? DType::i8 : cache; }
@@ -262,7 +313,7 @@ CacheShape cache_shape(const PlanCache& cache, const SessionOptions& options) {
   if (cache.kind == CacheKind::compressed) {
     dtype = compressed_dtype(dtype);
     int64_t capacity = round_up(options.context, kKvBlock);
-    positions = capacity < cache.window ? 1 : (capacity - cache.window) / cache.stride + 1;
+    positions = capacity / cache.stride + 1;
   }
   int64_t blocks = (positions + kKvBlock - 1) / kKvBlock;
   CacheShape shape{{cache.kv_heads, blocks, cache.head_dim, kKvBlock}, 4, dtype, 0};
@@ -283,6 +334,7 @@ BoundPlan bind(const Model& model, const SessionOptions& options, const BoundMem
   Binder binder(model, options, memory);
   binder.bind_list(model.plan().body, model.plan().chunk, &bound.body);
   binder.bind_list(model.plan().head, model.plan().output_rows, &bound.head);
+  binder.bind_compiled(&bound);
   bound.scratch_bytes = binder.scratch();
   return bound;
 }

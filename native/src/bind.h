@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "arkinfer.h"
+#include "compiled_step.h"
 #include "kernel.h"
 #include "model.h"
 
@@ -19,6 +21,7 @@ struct SessionOptions {
   DType cache_dtype;
   int32_t activations;
   Isa isa;
+  int32_t kernels;  // ark_kernels
 };
 // Raises ARK_INVALID_ARGUMENT for values outside their range. options may be null.
 SessionOptions resolve_options(const Model& model, const ark_session_options* options);
@@ -50,12 +53,15 @@ struct BoundStep {
   std::vector<double> attributes;  // in the kernel's order
   int output = -1;                 // the operand that a trace shows
   int keep = -1;                   // the operand whose last row is kept
+  // What computes it in the kernel's place, and from how many tokens on which of them does.
+  std::unique_ptr<CompiledCall> compiled;
 };
 
 struct BoundPlan {
   std::vector<BoundStep> body;
   std::vector<BoundStep> head;
   int64_t scratch_bytes = 0;
+  std::unique_ptr<CompiledMemory> compiled;  // of the steps that have a CompiledCall
 };
 
 // Where a session's memory is. Without it, binding still does every check and sizes the scratch.

@@ -222,6 +222,10 @@ class Reader {
 
 }  // namespace
 
+LaunchSize read_launch_size(const JsonView& view) { return read_size(view); }
+
+int64_t LaunchScalars::* read_launch_scalar(const JsonView& view) { return read_scalar(view); }
+
 int64_t LaunchSize::evaluate(const LaunchScalars& scalars) const {
   if (kind == Kind::number) return number;
   if (kind == Kind::scalar) return scalars.*scalar;

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "json.h"
 #include "plan.h"
 
 namespace ark {
@@ -28,6 +29,10 @@ struct LaunchSize {
   // Raises ARK_INVALID_BUNDLE for a result that is negative or beyond 2^50.
   int64_t evaluate(const LaunchScalars& scalars) const;
 };
+
+// A size, and the name of a scalar, as they are written. Raise ARK_INVALID_BUNDLE.
+LaunchSize read_launch_size(const JsonView& view);
+int64_t LaunchScalars::* read_launch_scalar(const JsonView& view);
 
 struct LaunchArgument {
   enum class Kind { slot, weight, cache, scalar };

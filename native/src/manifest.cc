@@ -52,7 +52,7 @@ ManifestFile parse_file(const JsonView& files, size_t index) {
   if (sha.size() != 64 || sha.find_first_not_of("0123456789abcdef") != std::string::npos) {
     entry.at("sha256").refuse(quote(sha), "64 lower-case hexadecimal digits");
   }
-  return {name, entry.at("bytes").integer(0, int64_t{1} << 50), parse_crc(entry.at("crc32c"))};
+  return {name, entry.at("bytes").integer(0, int64_t{1} << 50), parse_crc(entry.at("crc32c")), sha};
 }
 
 int32_t parse_kv(const JsonView& root) {

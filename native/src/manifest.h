@@ -11,6 +11,7 @@ struct ManifestFile {
   std::string name;
   int64_t bytes;
   uint32_t crc32c;
+  std::string sha256;
 };
 
 struct Manifest {

@@ -25,6 +25,13 @@ MappedFile open_part(const std::string& folder, const std::string& name) {
   }
 }
 
+// Code is compared with the digest that identifies it, not with a checksum alone.
+void check_sha256(const ManifestFile& entry, const MappedFile& file) {
+  if (sha256_hex(file.data(), file.size()) == entry.sha256) return;
+  fail(ARK_DAMAGED_BUNDLE, quote(entry.name) + " is not what manifest.json names by its SHA-256",
+       "the same", kAgain);
+}
+
 MappedFile open_manifest(const std::string& folder) {
   struct stat status;
   if (stat(folder.c_str(), &status) != 0) {
@@ -71,16 +78,23 @@ Model::Model(const std::string& path, int32_t checksum) {
     MappedFile manifest = open_manifest(path);
     manifest_ = parse_manifest(manifest.data(), manifest.size());
   }
-  MappedFile plan;
+  MappedFile plan, compiled;
   for (const ManifestFile& entry : manifest_.files) {
     bool plans = entry.name == "plan.json" || entry.name == "launches.json";
-    bool small = plans || entry.name == "kernels.cl" || entry.name == "vocabulary.bin";
+    bool code =
+        entry.name == "kernels.cl" || entry.name == "kernels.so" || entry.name == "kernels.json";
+    bool small = plans || code || entry.name == "vocabulary.bin";
     bool beside = entry.name == "weights.bin" && checksum == ARK_CHECK_BESIDE;
     MappedFile file = open_listed(path, entry, small || (checksum != ARK_CHECK_SKIP && !beside));
     // Reading begins here, at once; what follows needs none of it.
     if (beside) check_ = std::make_unique<FileCheck>(file, entry);
     if (plans) plan = std::move(file);
     if (entry.name == "kernels.cl") source_ = std::move(file);
+    if (entry.name == "kernels.json") compiled = std::move(file);
+    if (entry.name == "kernels.so") {
+      check_sha256(entry, file);
+      code_ = std::move(file);
+    }
     if (entry.name == "weights.bin") weights_ = std::move(file);
     if (entry.name == "vocabulary.bin") vocabulary_ = Vocabulary(std::move(file));
   }
@@ -98,8 +112,12 @@ Model::Model(const std::string& path, int32_t checksum) {
                       manifest_.kv_heads, manifest_.chunk});
   has_plan_ = true;
   weights_.prefetch();
-  // A first binding without memory, so that a bad plan is refused here and not by a session.
-  bind(*this, resolve_options(*this, nullptr), {});
+  // A first binding without memory, so that a bad plan is refused here and not by a session. It
+  // leaves the bundle's own code alone, which a session may not want.
+  SessionOptions options = resolve_options(*this, nullptr);
+  options.kernels = ARK_KERNELS_BUILTIN;
+  bind(*this, options, {});
+  if (manifest_.file("kernels.json")) read_compiled(compiled);
 }
 
 void Model::read_launches(const MappedFile& file) {
@@ -115,6 +133,20 @@ void Model::read_launches(const MappedFile& file) {
   plan_.output_rows = launches_.output_rows;
   has_plan_ = true;
   weights_.prefetch();
+}
+
+void Model::read_compiled(const MappedFile& file) {
+  if (!manifest_.file("kernels.so")) {
+    fail(ARK_INVALID_BUNDLE, "manifest.json: files lists kernels.json alone",
+         "kernels.so beside it", "compile the bundle again");
+  }
+  compiled_ = std::make_unique<CompiledPlan>(parse_compiled_plan(file.data(), file.size(), plan_));
+}
+
+const CompiledLibrary& Model::compiled_library() const {
+  std::call_once(loading_,
+                 [this] { library_ = std::make_unique<CompiledLibrary>(code_, compiled_->isa); });
+  return *library_;
 }
 
 const Plan& Model::plan() const {

@@ -3,9 +3,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "arkinfer.h"
+#include "compiled_library.h"
+#include "compiled_plan.h"
 #include "file_check.h"
 #include "launch_plan.h"
 #include "manifest.h"
@@ -32,6 +35,10 @@ class Model {
   const LaunchPlan* launches() const { return has_launches_ ? &launches_ : nullptr; }
   // The kernels of a bundle for a device, as source.
   const MappedFile& source() const { return source_; }
+  // The steps for which the bundle brings kernels of its own; null without such.
+  const CompiledPlan* compiled() const { return compiled_.get(); }
+  // Their code, loaded by the first call. Raises ARK_INVALID_BUNDLE when it is not for this CPU.
+  const CompiledLibrary& compiled_library() const;
   const char* weights() const { return weights_.data(); }
   size_t weights_bytes() const { return weights_.size(); }
   // With ARK_CHECK_BESIDE: waits until the weights are checked. Raises ARK_DAMAGED_BUNDLE.
@@ -42,6 +49,7 @@ class Model {
  private:
   MappedFile open_listed(const std::string& folder, const ManifestFile& entry, bool check);
   void read_launches(const MappedFile& file);
+  void read_compiled(const MappedFile& file);
 
   Manifest manifest_;
   MappedFile weights_;
@@ -52,6 +60,10 @@ class Model {
   MappedFile source_;
   LaunchPlan launches_;
   bool has_launches_ = false;
+  std::unique_ptr<const CompiledPlan> compiled_;
+  MappedFile code_;
+  mutable std::once_flag loading_;
+  mutable std::unique_ptr<const CompiledLibrary> library_;
 };
 
 }  // namespace ark

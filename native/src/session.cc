@@ -234,13 +234,22 @@ void Session::run_step(BoundStep* step, Call* call) {
   call->attributes = step->attributes.data();
   if (trace_) {
     auto start = std::chrono::steady_clock::now();
-    step->kernel->run(*call);
+    compute(step, *call);
     std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
     report(*step, call->tokens, passed.count());
   } else {
-    step->kernel->run(*call);
+    compute(step, *call);
   }
   if (step->keep >= 0) keep_rows(*step, call->tokens);
+}
+
+void Session::compute(BoundStep* step, const Call& call) {
+  // Only the library's kernels know trees of draft tokens.
+  if (step->compiled && !call.ancestors) {
+    step->compiled->run(call);
+  } else {
+    step->kernel->run(call);
+  }
 }
 
 void Session::report(const BoundStep& step, int64_t rows, double seconds) const {

@@ -65,6 +65,7 @@ class Session {
   void update_caches(int64_t tokens, int64_t total);
   Call make_call(int64_t rows, int64_t total);
   void run_step(BoundStep* step, Call* call);
+  static void compute(BoundStep* step, const Call& call);
   CacheStore store(size_t cache) const;
   void run_head(int64_t first_row, int64_t rows, float* logits);
   void run_heads(int64_t rows, float* logits);

@@ -166,7 +166,8 @@ std::shared_ptr<const Model> load(const Files& files) {
 std::shared_ptr<const Model> tiny_model() { return load(Files()); }
 
 SessionOptions tiny_options(int64_t context, int32_t threads) {
-  return {context, threads, DType::f32, ARK_ACTIVATIONS_F32, usable_isas().front()};
+  return {context,          threads, DType::f32, ARK_ACTIVATIONS_F32, usable_isas().front(),
+          ARK_KERNELS_TUNED};
 }
 
 std::vector<float> expected_logits(const std::vector<int32_t>& tokens) {

@@ -238,7 +238,8 @@ TEST(abi_generates) {
   bundle.write(Files());
   ark_model* model = nullptr;
   CHECK(ark_model_load(bundle.path().c_str(), nullptr, &model) == ARK_OK);
-  ark_session_options options{sizeof(ark_session_options), 0, 1, ARK_KV_F32, 1, nullptr};
+  ark_session_options options{
+      sizeof(ark_session_options), 0, 1, ARK_KV_F32, 1, nullptr, ARK_KERNELS_TUNED};
   ark_session* session = nullptr;
   CHECK(ark_session_create(model, &options, &session) == ARK_OK);
   ark_executor executor{};

@@ -286,8 +286,13 @@ TEST(abi_refuses_bad_session_options) {
   bundle.write(Files());
   ark_model* model = nullptr;
   CHECK(ark_model_load(bundle.path().c_str(), nullptr, &model) == ARK_OK);
-  ark_session_options good{sizeof(ark_session_options), 0,       1, ARK_KV_F32,
-                           ARK_ACTIVATIONS_F32,         "scalar"};
+  ark_session_options good{sizeof(ark_session_options),
+                           0,
+                           1,
+                           ARK_KV_F32,
+                           ARK_ACTIVATIONS_F32,
+                           "scalar",
+                           ARK_KERNELS_TUNED};
   auto refused = [&](auto change, const char* part) {
     ark_session_options options = good;
     change(&options);
@@ -308,6 +313,7 @@ TEST(abi_refuses_bad_session_options) {
     CHECK(ark_model_plan_memory(model, &options, &memory) == ARK_INVALID_ARGUMENT);
   }
   refused([](auto* o) { o->activations = 7; }, "activations");
+  refused([](auto* o) { o->kernels = 7; }, "kernels");
   refused([](auto* o) { o->isa = "mmx"; }, "'mmx' is not usable");
   refused([](auto* o) { o->size = 0; }, "size");
   ark_session* session = nullptr;

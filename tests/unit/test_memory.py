@@ -34,8 +34,8 @@ EIGHT = replace(
 def test_eight_billion_at_128k() -> None:
     table = memory.table(EIGHT)
     assert table.kv_cache == 4 * GIB  # 32 KiB per token, from the model card's shape
-    # 8191 fine and 2047 coarse windows, rounded up to blocks of 64.
-    assert table.compressed_keys == (8192 + 2048) * 32 * 2 * 128 * 2
+    # 8191 fine and 2047 coarse windows: a block of 64 for each 64 strides, and one more.
+    assert table.compressed_keys == (8192 + 64 + 2048 + 64) * 32 * 2 * 128 * 2
     assert table.total == sum(table.rows.values())
     assert memory.table(EIGHT, kv="fp32").kv_cache == 8 * GIB
 
