@@ -60,7 +60,7 @@ $(VENV)/.platforms: $(VENV)/.test
 	$(PIP) install -q --no-build-isolation -e '.[compile,test,tvm,platform-test]'
 	@touch $@
 
-test-platforms: $(VENV)/.platforms ## Run the rest: emulated AVX-512, aarch64, sanitizers, OpenCL
+test-platforms: $(VENV)/.platforms ## Run the rest: emulated AVX-512, aarch64, sanitizers, OpenCL, WebGPU
 	@sh tests/platform/install.sh
 	$(BIN)/python -m pytest -m platform $(PYTEST_ARGS)
 

@@ -16,6 +16,7 @@ from arkinfer.runtime.model import Model, ModelInfo
 from arkinfer.runtime.native_session import NativeModel, NativeSession, SessionOptions
 
 if TYPE_CHECKING:
+    from arkinfer.backends import ExecutorOptions
     from arkinfer.compiler import Progress
 
 
@@ -136,19 +137,18 @@ def load(
         native = NativeModel(bundle.path)
         info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, table.kv, table.total)
         return Model(bundle, native, lambda: NativeSession(native, options), info)
-    make = _python_executor(bundle, name, table.context, threads)
+    from arkinfer.backends import ExecutorOptions
+
+    make = _python_executor(bundle, name, ExecutorOptions(table.context, threads, kv_type))
     info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, table.kv, None)
     return Model(bundle, NativeModel(bundle.path), make, info)
 
 
-def _python_executor(
-    bundle: Bundle, name: str, context: int, threads: int | None
-) -> Callable[[], Executor]:
+def _python_executor(bundle: Bundle, name: str, options: ExecutorOptions) -> Callable[[], Executor]:
     """What makes executors of a backend that runs in Python."""
     from arkinfer import backends
 
     backend = backends.get(name)
-    options = backends.ExecutorOptions(context=context, threads=threads)
 
     def make() -> Executor:
         executor = backend.executor(bundle, options)

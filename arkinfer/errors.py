@@ -138,5 +138,9 @@ class NativeLibraryError(ArkInferError):
     """The native library is missing, or has another ABI version than this package."""
 
 
+class DeviceError(ArkInferError):
+    """A device that is missing, too small, lost or out of memory, or whose driver refuses code."""
+
+
 class CancelledError(ArkInferError):
     """The operation was cancelled by its caller."""

@@ -6,7 +6,11 @@ import importlib.util
 
 from arkinfer.errors import MissingExtraError
 
-EXTRAS = {"compile": ("onnx", "onnx_ir", "onnxruntime"), "tvm": ("tvm",)}
+EXTRAS = {
+    "compile": ("onnx", "onnx_ir", "onnxruntime"),
+    "tvm": ("tvm",),
+    "webgpu": ("wgpu",),
+}
 
 
 def require(extra: str, purpose: str) -> None:

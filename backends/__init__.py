@@ -50,10 +50,17 @@ class CompileOptions:
 
 @dataclass(frozen=True)
 class ExecutorOptions:
-    """How a bundle is run: tokens that a session may hold; None lets the backend choose threads."""
+    """How a bundle is run.
+
+    Attributes:
+        context: tokens that a session may hold.
+        threads: threads that compute; None lets the backend choose.
+        kv: number type of the KV cache; None is what the backend has.
+    """
 
     context: int
     threads: int | None = None
+    kv: KvType | None = None
 
 
 class Backend(Protocol):

@@ -37,6 +37,7 @@ class Lowered:
     Attributes:
         content: of the launch table (docs/bundle.md).
         emitted: source and entry points.
+        weights_bytes: of ``weights.bin``.
         arena_bytes: of activations and scratch at the largest context.
         specs: weights in the order of ``weights.bin``.
         vectors: float32 vectors behind them.
@@ -45,6 +46,7 @@ class Lowered:
 
     content: dict[str, Any]
     emitted: Emitted
+    weights_bytes: int
     arena_bytes: int
     specs: list[WeightSpec]
     vectors: Mapping[str, NDArray[np.float32]]
@@ -94,7 +96,9 @@ def lower_for(
     limits.check_memory(limit, table.sizes, options.context)
     emitted = emit(kernels.functions, target)
     limits.check_kernels(limit, emitted.kernels)
-    content = table.content(emitted.kernels, weights.lay_out(tensors))
+    laid_out = weights.lay_out(tensors)
+    content = table.content(emitted.kernels, laid_out)
+    weights_bytes = max((tensor.offset + tensor.bytes for tensor in laid_out), default=0)
     capacity = {"capacity": -(-options.context // 64) * 64}
     arena_bytes = sum(evaluate(size, capacity) for size in table.slot_bytes)
-    return Lowered(content, emitted, arena_bytes, specs, walk.vectors, largest)
+    return Lowered(content, emitted, weights_bytes, arena_bytes, specs, walk.vectors, largest)

@@ -29,20 +29,19 @@ template <typename T>
 inline void gather_floats(const Sums& sums, const float* weights, const RowList& list,
                           const T* values, int64_t width, int64_t tokens, int64_t padded,
                           Ahead* ahead) {
-  for (int64_t j = 0; j < padded;) {
-    bool wide = padded - j >= kVectors * kLanes;
-    for_each_tile(list.count, [&](auto tile, int64_t first) __attribute__((always_inline)) {
-      constexpr int R = decltype(tile)::value;
-      int64_t rows[R];
-      for (int r = 0; r < R; r++) rows[r] = list.at(first + r);
-      if (wide) {
-        gather_columns<R, kVectors>(sums, weights, rows, values, width, tokens, padded, j, ahead);
-      } else {
-        gather_columns<R, 1>(sums, weights, rows, values, width, tokens, padded, j, ahead);
-      }
-    });
-    j += (wide ? kVectors : 1) * kLanes;
-  }
+  for_each_tile(list.count, [&](auto tile, int64_t first) __attribute__((always_inline)) {
+    constexpr int R = decltype(tile)::value;
+    constexpr int64_t kWide = kVectors * kLanes;
+    int64_t rows[R];
+    for (int r = 0; r < R; r++) rows[r] = list.at(first + r);
+    int64_t j = 0;
+    for (; j + kWide <= padded; j += kWide) {
+      gather_columns<R, kVectors>(sums, weights, rows, values, width, tokens, padded, j, ahead);
+    }
+    for (; j < padded; j += kLanes) {
+      gather_columns<R, 1>(sums, weights, rows, values, width, tokens, padded, j, ahead);
+    }
+  });
 }
 
 template <int R, int C>
@@ -66,20 +65,17 @@ ARK_INLINE void gather_code_columns(const Sums& sums, const int64_t* rows, const
 // Values are as kv_layout.h's int8.
 inline void gather_codes(const Sums& sums, const RowList& list, const char* values, int64_t padded,
                          Ahead* ahead) {
-  for (int64_t j = 0; j < padded;) {
-    bool wide = padded - j >= kVectors * kLanes;
-    for_each_tile(list.count, [&](auto tile, int64_t first) __attribute__((always_inline)) {
-      constexpr int R = decltype(tile)::value;
-      int64_t rows[R];
-      for (int r = 0; r < R; r++) rows[r] = list.at(first + r);
-      if (wide) {
-        gather_code_columns<R, kVectors>(sums, rows, values, padded, j, ahead);
-      } else {
-        gather_code_columns<R, 1>(sums, rows, values, padded, j, ahead);
-      }
-    });
-    j += (wide ? kVectors : 1) * kLanes;
-  }
+  for_each_tile(list.count, [&](auto tile, int64_t first) __attribute__((always_inline)) {
+    constexpr int R = decltype(tile)::value;
+    constexpr int64_t kWide = kVectors * kLanes;
+    int64_t rows[R];
+    for (int r = 0; r < R; r++) rows[r] = list.at(first + r);
+    int64_t j = 0;
+    for (; j + kWide <= padded; j += kWide) {
+      gather_code_columns<R, kVectors>(sums, rows, values, padded, j, ahead);
+    }
+    for (; j < padded; j += kLanes) gather_code_columns<R, 1>(sums, rows, values, padded, j, ahead);
+  });
 }
 
 // Rows of head_dim floats become rows of padded ones.

@@ -41,11 +41,12 @@ inline void load_query(const Queries& s, DType type, int64_t r, const float* q, 
   }
   if (type != DType::i8) return;
   int64_t width = round_up(s.head_dim, kLanes);
-  float most = 0;
-  for (int64_t j = 0; j < s.head_dim; j += 2) {
-    float pair = __builtin_fabsf(to[j]) + (j + 1 < s.head_dim ? __builtin_fabsf(to[j + 1]) : 0);
-    most = pair > most ? pair : most;
+  V pairs = zero();
+  for (int64_t j = 0; j < s.head_dim; j += kLanes) {
+    V next = load_upto(to + j + 1, s.head_dim - j - 1);
+    pairs = max(add(abs(load_upto(to + j, s.head_dim - j)), abs(next)), pairs);
   }
+  float most = largest(select(0x5555, pairs, zero()));  // pairs begin at even dimensions
   float step = most / 127.0f;
   V inverse = set(step > 1e-35f ? 1.0f / step : 0.0f);
   I sums = izero();
@@ -69,19 +70,19 @@ struct RowList {
 template <typename T>
 inline void score_floats(const Queries& s, const RowList& list, const T* keys, Ahead* ahead) {
   constexpr int C = kVectors;
-  for (int64_t t = 0; t < kBlock; t += C * kLanes) {
-    for_each_tile(list.count, [&](auto tile, int64_t first) __attribute__((always_inline)) {
-      constexpr int R = decltype(tile)::value;
-      const float* x[R];
-      for (int r = 0; r < R; r++) x[r] = s.q + list.at(first + r) * s.head_dim;
+  for_each_tile(list.count, [&](auto tile, int64_t first) __attribute__((always_inline)) {
+    constexpr int R = decltype(tile)::value;
+    const float* x[R];
+    for (int r = 0; r < R; r++) x[r] = s.q + list.at(first + r) * s.head_dim;
+    for (int64_t t = 0; t < kBlock; t += C * kLanes) {
       V part[R * C];
       multiply<R, C>(x, keys + t, kBlock, s.head_dim, ahead, part);
       for (int r = 0; r < R; r++) {
         float* to = s.scores + list.at(first + r) * kBlock + t;
         for (int c = 0; c < C; c++) store(to + c * kLanes, part[r * C + c]);
       }
-    });
-  }
+    }
+  });
 }
 
 // Keys are as kv_layout.h's int8.
@@ -90,11 +91,11 @@ inline void score_codes(const Queries& s, const RowList& list, const char* keys,
   int64_t padded = kv_padded(s.head_dim, 4);
   int64_t width = round_up(s.head_dim, kLanes);
   const float* scales = reinterpret_cast<const float*>(keys + padded * kBlock);
-  for (int64_t t = 0; t < kBlock; t += C * kLanes) {
-    for_each_tile(list.count, [&](auto tile, int64_t first) __attribute__((always_inline)) {
-      constexpr int R = decltype(tile)::value;
-      const int8_t* x[R];
-      for (int r = 0; r < R; r++) x[r] = s.codes + list.at(first + r) * width;
+  for_each_tile(list.count, [&](auto tile, int64_t first) __attribute__((always_inline)) {
+    constexpr int R = decltype(tile)::value;
+    const int8_t* x[R];
+    for (int r = 0; r < R; r++) x[r] = s.codes + list.at(first + r) * width;
+    for (int64_t t = 0; t < kBlock; t += C * kLanes) {
       I part[R * C];
       multiply_codes<R, C, false>(x, keys + 4 * t, 4 * kBlock, padded / 4, ahead, part);
       for (int r = 0; r < R; r++) {
@@ -105,8 +106,8 @@ inline void score_codes(const Queries& s, const RowList& list, const char* keys,
           store(s.scores + row * kBlock + t + c * kLanes, mul(products, step));
         }
       }
-    });
-  }
+    }
+  });
 }
 
 // Turns of the products below: what memory can be fetched over.

@@ -20,24 +20,6 @@ struct Sums {
   float* steps;
 };
 
-constexpr float kLog2E = 1.44269504f;
-
-// 2^x for x <= 0, to about 2e-7 relative; what is below 2^-125 becomes that.
-ARK_INLINE V exp2(V x) {
-  x = max(x, set(-125.0f));
-  // Adding 1.5 * 2^23 leaves the nearest whole number in the lowest bits.
-  V magic = set(12582912.0f);
-  V shifted = add(x, magic);
-  V r = sub(x, sub(shifted, magic));
-  V p = set(1.32647273e-3f);
-  p = fma(p, r, set(9.67151299e-3f));
-  p = fma(p, r, set(5.55073358e-2f));
-  p = fma(p, r, set(2.40222424e-1f));
-  p = fma(p, r, set(6.93147004e-1f));
-  p = fma(p, r, set(1.0f));
-  return as_float(add(as_int(p), shl<23>(as_int(shifted))));
-}
-
 inline uint64_t first_bits(int64_t n) {
   return n <= 0 ? 0 : n >= 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
 }

@@ -20,6 +20,8 @@ constexpr int kCodeRows = 2;
 #endif
 // Queries are rounded to 14 bits and sign for int8 keys: 128 times one int8 plus another.
 constexpr int64_t kQueryLevels = 127 * 128;
+// Where 16-bit codes of queries lie among four: those of every second dimension side by side.
+constexpr int kPlace[4] = {0, 2, 1, 3};
 
 struct Queries {
   int64_t rows;
@@ -70,7 +72,7 @@ inline void set_query(const Queries& q, int64_t r, const float* x, float scale) 
     for (int64_t i = 0; i < kLanes; i++) {
       int64_t at = r * padded + j + i;
       int32_t upper = (codes[i] + 64) >> 7;
-      q.codes[at] = static_cast<int16_t>(codes[i]);
+      q.codes[r * padded + j + i / 4 * 4 + kPlace[i % 4]] = static_cast<int16_t>(codes[i]);
       q.high[at] = static_cast<int8_t>(upper);
       q.low[at] = static_cast<int8_t>(codes[i] - 128 * upper);
       q.totals[r] += codes[i];
@@ -139,63 +141,46 @@ ARK_INLINE void add_to(__m256i* total, __m256i x) {
 }
 
 // Products of 16-bit integers take no more instructions than those of signed bytes do here, and
-// leave the queries their precision. Eight windows at a time, so that the sums of six rows fit the
-// registers; sums of two dimensions each lie side by side.
+// leave the queries their precision. Of the four dimensions that lie side by side the first and
+// third make one vector and the second and fourth another, as kPlace puts those of queries: so
+// each window's sum stays in one place.
 template <int R, bool First>
-ARK_INLINE void score_eight_codes(const Queries& q, const int16_t* codes, const KeyStrip& strip,
-                                  int half, V key_scales, const float* scales, float* scores) {
+ARK_INLINE void score_codes_from(const Queries& q, int64_t first, const KeyStrip& strip,
+                                 V key_scales, float* scores) {
   int64_t padded = kv_padded(q.head_dim, kLanes);
-  const char* keys = strip.keys + half * 32;
-  int16_t* kept = reinterpret_cast<int16_t*>(strip.kept) + half * 32;
+  const int16_t* codes = q.codes + first * padded;
+  auto* kept = reinterpret_cast<__m256i*>(strip.kept);
   __m256i part[R][2];
   for (int r = 0; r < R; r++) part[r][0] = part[r][1] = _mm256_setzero_si256();
   ARK_ROLLED
   for (int64_t j = 0; j < q.head_dim; j += 4) {
-    __m256i key[2];
-    for (int i = 0; i < 2; i++) {
-      auto* at = reinterpret_cast<__m256i*>(kept + j * kLanes + i * 16);
-      if (First) {
-        key[i] = _mm256_cvtepi8_epi16(load128(keys + j * kKvBlock + i * 16));
-        _mm256_store_si256(at, key[i]);
-      } else {
-        key[i] = _mm256_load_si256(at);
-      }
-    }
-    if (First && half == 0) prefetch(strip.ahead + j * kLanes);
-    for (int r = 0; r < R; r++) {
-      int64_t four;
-      memcpy(&four, codes + r * padded + j, sizeof(four));
-      __m256i query = _mm256_set1_epi64x(four);
+    if (First) {
       for (int i = 0; i < 2; i++) {
-        add_to(&part[r][i], _mm256_madd_epi16(key[i], query));
+        __m256i bytes = load256(strip.keys + j * kKvBlock + i * 32);
+        _mm256_store_si256(kept + j + i, _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8));
+        _mm256_store_si256(kept + j + i + 2, _mm256_srai_epi16(bytes, 8));
+      }
+      prefetch(strip.ahead + j * kLanes);
+    }
+    for (int half = 0; half < 2; half++) {
+      __m256i key[2];
+      for (int i = 0; i < 2; i++) key[i] = _mm256_load_si256(kept + j + 2 * half + i);
+      for (int r = 0; r < R; r++) {
+        int32_t two;
+        memcpy(&two, codes + r * padded + j + 2 * half, sizeof(two));
+        __m256i query = _mm256_set1_epi32(two);
+        for (int i = 0; i < 2; i++) add_to(&part[r][i], _mm256_madd_epi16(key[i], query));
       }
     }
   }
   for (int r = 0; r < R; r++) {
-    __m256i total = _mm256_hadd_epi32(part[r][0], part[r][1]);
-    __m256 sums = _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(total, 0xd8));
-    __m256 scale = _mm256_mul_ps(half ? key_scales.b : key_scales.a, _mm256_set1_ps(scales[r]));
-    _mm256_storeu_ps(scores + r * kKvBlock + half * 8, _mm256_mul_ps(sums, scale));
+    V scale = mul(key_scales, set(q.scales[first + r]));
+    store(scores + (first + r) * kKvBlock, mul(to_float(I{part[r][0], part[r][1]}), scale));
   }
 }
-
-template <int R>
-ARK_INLINE void score_codes_from(const Queries& q, int64_t r, const KeyStrip& strip, V key_scales,
-                                 float* scores) {
-  const int16_t* codes = q.codes + r * kv_padded(q.head_dim, kLanes);
-  float* out = scores + r * kKvBlock;
-  for (int half = 0; half < 2; half++) {
-    if (r == 0) {
-      score_eight_codes<R, true>(q, codes, strip, half, key_scales, q.scales, out);
-    } else {
-      score_eight_codes<R, false>(q, codes, strip, half, key_scales, q.scales + r, out);
-    }
-  }
-}
-
 #else
 
-template <int R>
+template <int R, bool First>
 ARK_INLINE void score_codes_from(const Queries& q, int64_t first, const KeyStrip& strip,
                                  V key_scales, float* scores) {
   int64_t padded = kv_padded(q.head_dim, kLanes);
@@ -204,7 +189,7 @@ ARK_INLINE void score_codes_from(const Queries& q, int64_t first, const KeyStrip
   ARK_ROLLED
   for (int64_t j = 0; j < q.head_dim; j += 4) {
     B codes = load_bytes(strip.keys + j * kKvBlock);
-    if (first == 0) prefetch(strip.ahead + j * kLanes);
+    if (First) prefetch(strip.ahead + j * kLanes);
     for (int r = 0; r < R; r++) {
       int64_t at = (first + r) * padded + j;
       high[r] = dot_i8(high[r], codes, q.high + at);
@@ -222,15 +207,25 @@ ARK_INLINE void score_codes_from(const Queries& q, int64_t first, const KeyStrip
 
 #endif
 
+template <int R>
+ARK_INLINE void score_some_codes(const Queries& q, int64_t first, const KeyStrip& strip,
+                                 V key_scales, float* scores) {
+  if (first == 0) {
+    score_codes_from<R, true>(q, first, strip, key_scales, scores);
+  } else {
+    score_codes_from<R, false>(q, first, strip, key_scales, scores);
+  }
+}
+
 inline void score_codes(const Queries& q, const KeyStrip& strip, const char* scales,
                         float* scores) {
   V key_scales = load(reinterpret_cast<const float*>(scales));
   int64_t r = 0;
   for (; r + kCodeRows <= q.rows; r += kCodeRows) {
-    score_codes_from<kCodeRows>(q, r, strip, key_scales, scores);
+    score_some_codes<kCodeRows>(q, r, strip, key_scales, scores);
   }
-  for (; r + 2 <= q.rows; r += 2) score_codes_from<2>(q, r, strip, key_scales, scores);
-  if (r < q.rows) score_codes_from<1>(q, r, strip, key_scales, scores);
+  for (; r + 4 <= q.rows; r += 4) score_some_codes<4>(q, r, strip, key_scales, scores);
+  for (; r < q.rows; r++) score_some_codes<1>(q, r, strip, key_scales, scores);
 }
 
 // ---- any type ---------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ inline void start_item(const Selection& s, int64_t index, Item* i) {
       int64_t r = count * s.heads + g;
       i->basis[r] = s.exact ? fine : coarse;
       i->fine[r] = smaller(fine, choosing);
-      set_query(i->q, r, q + g * s.head_dim, s.scale);
+      set_query(i->q, r, q + g * s.head_dim, s.scale * kLog2E);
     }
     i->tokens[count++] = token;
   }

@@ -1,4 +1,5 @@
-// A window's score: the sum over the group's heads of exp(score - lse), kept as its logarithm.
+// A window's score: the sum over the group's heads of exp(score - lse), kept as its logarithm. All
+// powers and logarithms have base 2, of which queries know: they are multiplied by log2(e).
 #pragma once
 
 #include "score_windows.h"
@@ -10,8 +11,8 @@ ARK_KERNEL_BEGIN
 constexpr int64_t kSegment = 8 * kKvBlock;
 // Below any score.
 constexpr float kLowest = -1e30f;
-// A sum of exponentials whose logarithm is no farther from 0 met no bound of exp.
-constexpr float kSafe = 60.0f;
+// A sum of powers whose logarithm is no farther from 0 met no bound of exp2.
+constexpr float kSafe = 86.0f;
 
 // The compressed keys of one kv head.
 struct Windows {
@@ -21,7 +22,7 @@ struct Windows {
 
 inline uint32_t lanes_below(int64_t n) { return n >= kLanes ? 0xffff : n <= 0 ? 0 : (1u << n) - 1; }
 
-// Running sums of exponentials of a row, one per lane: sums of exp(score - high).
+// Running sums of powers of a row, one per lane: sums of 2^(score - high).
 struct LaneSums {
   float* high;   // [rows][16]
   float* total;  // [rows][16]
@@ -37,16 +38,16 @@ inline void add_block(const float* scores, int64_t visible, float* high, float* 
     score[i] = n >= kLanes ? s : select(lanes_below(n), s, set(kLowest));
     top = max(score[i], top);
   }
-  V sums = mul(load(total), exp(sub(before, top)));
+  V sums = mul(load(total), exp2(sub(before, top)));
   for (int i = 0; i < 4; i++) {
-    if (visible > i * kLanes) sums = add(sums, exp(sub(score[i], top)));
+    if (visible > i * kLanes) sums = add(sums, exp2(sub(score[i], top)));
   }
   store(high, top);
   store(total, sums);
 }
 
-// The logarithm of sums of exp over a segment: [0] the largest score, [1] the sum relative to it.
-// visible[r] windows of the cache count for row r.
+// The logarithm of sums of powers over a segment: [0] the largest score, [1] the sum relative to
+// it. visible[r] windows of the cache count for row r.
 inline void sum_segment(const Queries& q, const Windows& windows, int64_t segment,
                         const int64_t* visible, const Strip& strip, const LaneSums& lanes,
                         float* partial) {
@@ -69,7 +70,7 @@ inline void sum_segment(const Queries& q, const Windows& windows, int64_t segmen
   for (int64_t r = 0; r < q.rows; r++) {
     V high = load(lanes.high + r * kLanes);
     float top = largest(high);
-    V total = mul(load(lanes.total + r * kLanes), exp(sub(high, set(top))));
+    V total = mul(load(lanes.total + r * kLanes), exp2(sub(high, set(top))));
     partial[2 * r] = top;
     partial[2 * r + 1] = sum(total);
   }
@@ -86,20 +87,22 @@ inline void merge_segments(const float* partial, int64_t segments, int64_t rows,
     float total = 0;
     for (int64_t s = 0; s < segments; s++) {
       const float* p = partial + (s * rows + r) * 2;
-      if (p[0] > kLowest) total += p[1] * exp_one(p[0] - high);
+      if (p[0] > kLowest) total += p[1] * exp2_one(p[0] - high);
     }
-    lse[r] = high + log_one(total);
+    lse[r] = high + kLog2E * log_one(total);
   }
 }
 
-// The logarithm of the sum of exp(scores[g] - lse[g]) of 16 windows.
+inline V log2(V x) { return mul(log(x), set(kLog2E)); }
+
+// The logarithm of the sum of 2^(scores[g] - lse[g]) of 16 windows.
 inline V sum_heads(const float* scores, const float* lse, int64_t heads, uint32_t lanes) {
   V total = zero();
   for (int64_t g = 0; g < heads; g++) {
     V value = sub(load(scores + g * kKvBlock), set(lse[g]));
-    total = add(total, exp(value));
+    total = add(total, exp2(min(value, set(126.0f))));
   }
-  V result = log(total);
+  V result = log2(total);
   if (largest(abs(select(lanes, result, zero()))) <= kSafe) return result;
   V top = set(kLowest);
   for (int64_t g = 0; g < heads; g++) {
@@ -108,9 +111,9 @@ inline V sum_heads(const float* scores, const float* lse, int64_t heads, uint32_
   total = zero();
   for (int64_t g = 0; g < heads; g++) {
     V value = sub(load(scores + g * kKvBlock), set(lse[g]));
-    total = add(total, exp(sub(value, top)));
+    total = add(total, exp2(sub(value, top)));
   }
-  return add(top, log(total));
+  return add(top, log2(total));
 }
 
 ARK_KERNEL_END

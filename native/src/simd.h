@@ -143,6 +143,24 @@ ARK_INLINE V exp(V x) {
   return mul(p, as_float(shl<23>(add(n, iset(127)))));
 }
 
+constexpr float kLog2E = 1.44269504f;
+
+// 2^x for x < 127, to about 2e-7 relative; what is below 2^-125 becomes that.
+ARK_INLINE V exp2(V x) {
+  x = max(x, set(-125.0f));
+  // Adding 1.5 * 2^23 leaves the nearest whole number in the lowest bits.
+  V magic = set(12582912.0f);
+  V shifted = add(x, magic);
+  V r = sub(x, sub(shifted, magic));
+  V p = set(1.32647273e-3f);
+  p = fma(p, r, set(9.67151299e-3f));
+  p = fma(p, r, set(5.55073358e-2f));
+  p = fma(p, r, set(2.40222424e-1f));
+  p = fma(p, r, set(6.93147004e-1f));
+  p = fma(p, r, set(1.0f));
+  return as_float(add(as_int(p), shl<23>(as_int(shifted))));
+}
+
 // Natural logarithm of normal positive numbers, to about 2e-7 absolute near 1, else relative.
 ARK_INLINE V log(V x) {
   I bits = as_int(x);
@@ -160,9 +178,9 @@ ARK_INLINE V log(V x) {
   return fma(to_float(exponent), set(0.693147181f), mul(p, t));
 }
 
-ARK_INLINE float exp_one(float x) {
+ARK_INLINE float exp2_one(float x) {
   float lanes[kLanes];
-  store(lanes, exp(set(x)));
+  store(lanes, exp2(set(x)));
   return lanes[0];
 }
 ARK_INLINE float log_one(float x) {

@@ -1,4 +1,4 @@
-"""Runs kernels described in TIR: compiled for this CPU, or as OpenCL C by its launch table."""
+"""Runs kernels described in TIR: compiled for this CPU, or from source by its launch table."""
 
 from __future__ import annotations
 
@@ -108,4 +108,55 @@ class OpenClRunner:
         for name, buffer in buffers.items():
             results[name] = np.empty_like(arguments[name])
             cl.enqueue_copy(self._queue, results[name], buffer)
+        return results
+
+
+class WebGpuRunner:
+    """Compiles WGSL for the first WebGPU device, and launches it as the webgpu backend does."""
+
+    loops = Loops("webgpu")
+
+    def __init__(self) -> None:
+        from arkinfer.backends.webgpu.gpu import open_gpu
+
+        self._gpu = open_gpu()
+        self._target = device_target("webgpu")
+
+    def run(self, function: Any, arguments: Arguments) -> dict[str, Array]:
+        """See :class:`Runner`."""
+        import wgpu
+
+        from arkinfer.backends.webgpu import shaders
+
+        device, kinds = self._gpu.device, wgpu.BufferUsage
+        emitted = emit({"kernel": function}, self._target)
+        kernel = emitted.kernels["kernel"]
+        shader = shaders.from_tvm(emitted.source)[kernel.name]
+        assert (*shader.buffers, *shader.scalars) == kernel.arguments
+        scalars = {name: v for name, v in arguments.items() if isinstance(v, int)}
+        x, y, z = (evaluate(size, scalars) for size in kernel.groups)
+        assert z == 1
+        across = min(x, self._gpu.limits.groups)
+        uniforms = np.array([*(scalars[name] for name in shader.scalars), x - 1], np.int32)
+        usage = kinds.STORAGE | kinds.COPY_SRC
+        held = [
+            device.create_buffer_with_data(data=arguments[name].ravel(), usage=usage)
+            for name in shader.buffers
+        ]
+        held.append(device.create_buffer_with_data(data=uniforms, usage=kinds.UNIFORM))
+        pipeline = self._gpu.pipeline(shader)
+        entries = [{"binding": i, "resource": {"buffer": b}} for i, b in enumerate(held)]
+        layout = pipeline.get_bind_group_layout(0)
+        encoder = device.create_command_encoder()
+        compute = encoder.begin_compute_pass()
+        compute.set_pipeline(pipeline)
+        compute.set_bind_group(0, device.create_bind_group(layout=layout, entries=entries))
+        compute.dispatch_workgroups(across, y, -(-x // across))
+        compute.end()
+        device.queue.submit([encoder.finish()])
+        results = {}
+        for name, buffer in zip(shader.buffers, held[:-1], strict=True):
+            given = arguments[name]
+            read = np.frombuffer(device.queue.read_buffer(buffer), given.dtype)
+            results[name] = read.reshape(given.shape)
         return results

@@ -30,7 +30,7 @@ def test_intel_opencl(name: str, tmp_path: Path) -> None:
         "LD_LIBRARY_PATH": str(DRIVER.parent),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", f"tests/tvm/{name}", "-k", "not llvm"]
+        [sys.executable, "-m", "pytest", f"tests/tvm/{name}", "-k", "not llvm and not webgpu"]
         + ["-q", "-p", "no:cacheprovider"],
         cwd=ROOT,
         env=os.environ | environment,

@@ -1,4 +1,4 @@
-"""Every kernel described in TIR against its reference: on this CPU, and as OpenCL on PoCL."""
+"""Every kernel described in TIR against its reference: on this CPU, as OpenCL C, and as WGSL."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from arkinfer.config import SparseConfig
+from arkinfer.errors import DeviceError
 from arkinfer.kernels.attention.reference import attention
 from arkinfer.kernels.block_sparse_attention.reference import block_sparse_attention
 from arkinfer.kernels.compress_keys.reference import compress_keys, window_count
@@ -42,17 +43,32 @@ from arkinfer.kernels.select_blocks import tir as select_tir  # noqa: E402
 from arkinfer.kernels.swiglu import tir as swiglu_tir  # noqa: E402
 from arkinfer.tir.caches import Caches  # noqa: E402
 from arkinfer.tir.loops import Rows  # noqa: E402
-from tests.support.tir_runner import PLATFORM, HostRunner, OpenClRunner, Runner, opencl_platforms  # noqa: E402
+from tests.support.device_caches import cache_words  # noqa: E402
+from tests.support.tir_runner import (  # noqa: E402
+    PLATFORM,
+    HostRunner,
+    OpenClRunner,
+    Runner,
+    WebGpuRunner,
+    opencl_platforms,
+)
 
 Array = NDArray[Any]
 # Sums of some hundred float32 products against float64.
 TOLERANCE = 2e-6
 
 
-@pytest.fixture(scope="module", params=["llvm", "opencl"])
+@pytest.fixture(scope="module", params=["llvm", "opencl", "webgpu"])
 def runner(request: pytest.FixtureRequest) -> Runner:
     if request.param == "llvm":
         return HostRunner()
+    if request.param == "webgpu":
+        if importlib.util.find_spec("wgpu") is None:
+            pytest.skip("needs wgpu: pip install 'arkinfer[webgpu]'")
+        try:
+            return WebGpuRunner()
+        except DeviceError:
+            pytest.skip("needs a Vulkan driver (Debian's mesa-vulkan-drivers)")
     if PLATFORM not in opencl_platforms():
         pytest.skip(f"needs {PLATFORM} (PoCL is Debian's pocl-opencl-icd) and pyopencl")
     return OpenClRunner(PLATFORM)
@@ -109,6 +125,16 @@ def test_swiglu(runner: Runner) -> None:
     kernel = swiglu_tir.swiglu(runner.loops, *rows)
     got = runner.run(kernel, {"gate": both, "up": both, "y": blank(3, 96), "tokens": 3})
     assert error(got["y"], swiglu(both[:, :96], both[:, 104:])) < TOLERANCE
+
+
+def test_more_groups_than_an_axis_has(runner: Runner) -> None:
+    """WebGPU has 65,535 on an axis, and folds the rest; others must not mind."""
+    columns = 65540 * 64 - 3
+    both = np.linspace(-4, 4, columns, dtype=np.float32).reshape(1, -1)
+    rows = [Rows(columns, columns)] * 3
+    kernel = swiglu_tir.swiglu(runner.loops, *rows)
+    got = runner.run(kernel, {"gate": both, "up": both, "y": blank(1, columns), "tokens": 1})
+    assert error(got["y"], swiglu(both, both)) < TOLERANCE
 
 
 def test_logit_statistics(runner: Runner) -> None:
@@ -201,17 +227,6 @@ def test_matmul(runner: Runner, storage: Any, tokens: int, residual: str, schedu
 
 
 # ---- caches and attention ----------------------------------------------------------------------
-
-
-def cache_words(x: Array, capacity: int, dtype: Any, is_key: bool) -> Array:
-    """[kv_heads, tokens, head_dim] as ``arkinfer/tir/caches.py`` has it."""
-    kv_heads, tokens, head_dim = x.shape
-    whole = np.zeros((kv_heads, capacity, head_dim), np.float32)
-    whole[:, :tokens] = x
-    packed = whole if dtype == "f32" else whole.astype(np.float16).view(np.uint32)
-    if is_key:
-        packed = packed.reshape(kv_heads, capacity // 64, 64, -1).swapaxes(2, 3)
-    return np.ascontiguousarray(packed)
 
 
 def as_stored(x: Array, dtype: Any) -> Array:

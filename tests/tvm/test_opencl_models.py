@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import arkinfer
 from arkinfer.errors import ArkInferError, InvalidBundleError, InvalidOptionError
-from arkinfer.runtime.session import Session
 from tests.support.manifests import reseal
 from tests.support.tiny_models import SMALL_SPARSE
+from tests.support.two_backends import compare_whole, follow, sessions
 
 pytestmark = pytest.mark.platform
 if importlib.util.find_spec("tvm") is None:
@@ -49,31 +48,6 @@ def llama(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPat
     return arkinfer.compile(source, target="opencl", context=128, chunk=16, output=output).path
 
 
-def sessions(source: Path, folder: Path, kv: Any, quant: str | None = None) -> list[Session]:
-    """One on OpenCL, one on the CPU."""
-    options: dict[str, Any] = {"context": 512, "chunk": 32, "quant": quant, "kv": kv}
-    made = []
-    for target in ("opencl", "cpu"):
-        bundle = arkinfer.compile(source, target=target, output=folder / f"{target}.ark", **options)
-        made.append(arkinfer.load(bundle.path, activations="fp32").session())
-    return made
-
-
-def error(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
-
-
-def follow(both: list[Session], last: list[NDArray[Any]], steps: int, tolerance: float) -> None:
-    """Greedy decoding on both sides."""
-    for _ in range(steps):
-        device, cpu = last
-        assert error(device, cpu) < tolerance
-        token = int(cpu.argmax())
-        near = cpu.max() - np.sort(cpu)[-2] < tolerance * np.abs(cpu).max()
-        assert int(device.argmax()) == token or near
-        last = [session.append([token])[-1] for session in both]
-
-
 @pytest.mark.parametrize(
     ("kind", "kv", "quant"),
     [
@@ -85,25 +59,14 @@ def follow(both: list[Session], last: list[NDArray[Any]], steps: int, tolerance:
 def test_tiny_models(
     kind: str, kv: str, quant: str, tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Prefill in chunks, verify-sized appends, decoding and rollback; selected blocks too."""
     sparse = SMALL_SPARSE if kind.endswith("8b") else None
     source = tiny_checkpoint(kind, sparse=sparse)
-    both = sessions(source, tmp_path, kv, quant)
-    prompt = [int(i) for i in np.random.default_rng(3).integers(3, 300, 100)]
-    device, cpu = (session.append(prompt, all_logits=True) for session in both)
-    assert error(device, cpu) < TOLERANCE[kv]
-    for layer in range(2 if sparse else 0):
-        found, expected = (session.selected_blocks(layer) for session in both)
-        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
-    verified = [session.append(prompt[:5], all_logits=True) for session in both]
-    assert error(*verified) < TOLERANCE[kv]
-    for session in both:
-        session.rollback(70)
-    follow(both, [session.append([9])[-1] for session in both], 8, TOLERANCE[kv])
+    both = sessions("opencl", source, tmp_path, kv, quant)
+    compare_whole(both, sparse is not None, TOLERANCE[kv])
 
 
 def test_smollm2(smollm2_gguf: Path, tmp_path: Path) -> None:
-    both = sessions(smollm2_gguf, tmp_path, "fp32", "keep")
+    both = sessions("opencl", smollm2_gguf, tmp_path, "fp32", "keep")
     model = arkinfer.load(tmp_path / "opencl.ark")
     prompt = model.encode("The capital of France is")
     follow(both, [session.append(prompt)[-1] for session in both], 12, TOLERANCE["fp32"])

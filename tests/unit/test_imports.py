@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "arkinfer"
-EXTRAS = ("onnx", "onnx_ir", "onnxruntime", "tvm", "torch", "transformers")
+EXTRAS = ("onnx", "onnx_ir", "onnxruntime", "tvm", "wgpu", "torch", "transformers")
 
 # What a folder may not import; the core's types are open to all.
 FORBIDDEN = {

@@ -1,0 +1,55 @@
+"""The same model on a device and on the CPU: sessions over both, and comparisons of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import arkinfer
+from arkinfer.runtime.session import Session
+
+
+def sessions(
+    target: str, source: Path, folder: Path, kv: str, quant: str | None = None
+) -> list[Session]:
+    """One on ``target``, one on the CPU; the bundles are called after their targets."""
+    options: dict[str, Any] = {"context": 512, "chunk": 32, "quant": quant, "kv": kv}
+    made = []
+    for name in (target, "cpu"):
+        bundle = arkinfer.compile(source, target=name, output=folder / f"{name}.ark", **options)
+        made.append(arkinfer.load(bundle.path, activations="fp32").session())
+    return made
+
+
+def error(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """The largest difference, of the largest value."""
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def follow(both: list[Session], last: list[NDArray[Any]], steps: int, tolerance: float) -> None:
+    """Greedy decoding on both sides: the same tokens, near-ties apart."""
+    for _ in range(steps):
+        device, cpu = last
+        assert error(device, cpu) < tolerance
+        token = int(cpu.argmax())
+        near = cpu.max() - np.sort(cpu)[-2] < tolerance * np.abs(cpu).max()
+        assert int(device.argmax()) == token or near
+        last = [session.append([token])[-1] for session in both]
+
+
+def compare_whole(both: list[Session], sparse: bool, tolerance: float) -> None:
+    """Prefill in chunks, verify-sized appends, decoding and rollback; selected blocks too."""
+    prompt = [int(i) for i in np.random.default_rng(3).integers(3, 300, 100)]
+    device, cpu = (session.append(prompt, all_logits=True) for session in both)
+    assert error(device, cpu) < tolerance
+    for layer in range(2 if sparse else 0):
+        found, expected = (session.selected_blocks(layer) for session in both)
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    verified = [session.append(prompt[:5], all_logits=True) for session in both]
+    assert error(*verified) < tolerance
+    for session in both:
+        session.rollback(70)
+    follow(both, [session.append([9])[-1] for session in both], 8, tolerance)
