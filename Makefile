@@ -57,7 +57,7 @@ test: $(VENV)/.test ## Run every test that needs no special hardware or system p
 	$(BIN)/python -m pytest -m "not platform" $(PYTEST_ARGS)
 
 $(VENV)/.platforms: $(VENV)/.test
-	$(PIP) install -q --no-build-isolation -e '.[compile,test,tvm,platform-test]'
+	$(PIP) install -q --no-build-isolation -e '.[compile,test,tvm,cuda,platform-test]'
 	@touch $@
 
 test-platforms: $(VENV)/.platforms ## Run the rest: emulated AVX-512, aarch64, sanitizers, OpenCL, WebGPU

@@ -78,6 +78,10 @@ class LinkerError(ArkInferError):
     """No C compiler links kernels for the target, or the one that is there fails."""
 
 
+class KernelBuildError(ArkInferError):
+    """Device code that its compiler refuses; carries the compiler's log."""
+
+
 class UnknownBackendError(ArkInferError):
     """A backend or target name that nothing provides."""
 

@@ -7,17 +7,16 @@ is built and lowered as for a bundle, but no weight is read.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arkinfer import kv_types, memory
+from arkinfer import kv_types, launch_table, memory
 from arkinfer.bundle import Bundle
 from arkinfer.checkpoint import Checkpoint, TensorInfo
 from arkinfer.config import ModelConfig
-from arkinfer.errors import InvalidBundleError, InvalidOptionError
+from arkinfer.errors import InvalidOptionError
 from arkinfer.extras import require
 from arkinfer.kv_types import KvType
 from arkinfer.memory import MemoryTable
@@ -125,15 +124,7 @@ def of_bundle(bundle: Bundle, options: Options) -> Planned:
             "a bundle's quantization and attention are settled",
             remedy="name a checkpoint or a known model to see others",
         )
-    if "plan.json" not in manifest.files:
-        raise InvalidBundleError(
-            f"bundles of the {manifest.backend} backend hold no plan",
-            "a bundle of a native backend",
-        )
-    try:
-        content: dict[str, Any] = json.loads(bundle.read_text("plan.json"))
-    except ValueError as error:
-        raise InvalidBundleError(f"plan.json cannot be read: {error!r}") from None
+    content = launch_table.steps_of(bundle)
     kv = kv_types.parse(options.kv) if options.kv else None
     table = memory.table(manifest, options.context, kv)
     return Planned(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import collections
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from arkinfer import work
+from arkinfer import launch_table, work
 from arkinfer.bundle import Bundle
-from arkinfer.errors import InvalidBundleError
 from arkinfer.kv_types import KvType
 from arkinfer.runtime.native_session import Step
 from arkinfer.runtime.session import Session
@@ -85,9 +82,5 @@ def bytes_read(bundle: Bundle, past: int, kv: KvType) -> dict[Key, int]:
     Raises:
         InvalidBundleError: the plan is not what docs/bundle.md describes.
     """
-    try:
-        plan: dict[str, Any] = json.loads(bundle.read_text("plan.json"))
-    except ValueError as error:
-        raise InvalidBundleError(f"plan.json cannot be read: {error!r}") from None
-    steps = PlanWork(plan, bundle.manifest.model).at(past, kv)
+    steps = PlanWork(launch_table.steps_of(bundle), bundle.manifest.model).at(past, kv)
     return {key: step.bytes for key, step in steps.items()}

@@ -133,7 +133,8 @@ def _add_weights(kind: _Kind, step: Mapping[str, Any], weights: Mapping[str, Any
             continue
         weight = weights[operand["weight"]]
         kind.bytes += int(weight["bytes"])
-        if name in _FACTORS and len(weight["shape"]) == 2:
+        # Parts of a matrix are called codes.0, codes.1, ...
+        if name.partition(".")[0] in _FACTORS and len(weight["shape"]) == 2:
             kind.factors += math.prod(map(int, weight["shape"]))
 
 

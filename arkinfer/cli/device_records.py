@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from arkinfer import backends, devices, memory
+from arkinfer import backends, devices, launch_table, memory
 from arkinfer.bundle import Bundle
 from arkinfer.devices import Device, Figure, Profile, Unit
 from arkinfer.errors import InvalidOptionError, NativeLibraryError
@@ -148,7 +148,7 @@ def predict_one(
             remedy="--measure measures this machine" if profile.generic else "",
         )
     planned = _plan(model, options, profile, unit)
-    return _predicted(planned, rates, profile, unit, machine.sizes(profile))
+    return _predicted(planned, rates, profile, unit, machine.sizes(profile), _planner(unit))
 
 
 def predict_compiled(bundle: Bundle, kv: KvType | None) -> dict[str, Any] | None:
@@ -164,13 +164,15 @@ def predict_compiled(bundle: Bundle, kv: KvType | None) -> dict[str, Any] | None
         for profile in devices.profiles()
         for unit in profile.units.values()
     }
-    if name not in known or "plan.json" not in bundle.manifest.files:
+    if name not in known or not launch_table.has_steps(bundle):
         return None
     profile, unit = known[name]
     rates = rates_of(profile, unit)
     if rates is None:
         return None
-    return _predicted(of_bundle(bundle, Options(kv=kv)), rates, profile, unit, profile.sizes)
+    planned = of_bundle(bundle, Options(kv=kv))
+    own = bundle.manifest.backend
+    return _predicted(planned, rates, profile, unit, profile.sizes, own)
 
 
 def predict_all(model: str, options: Options, machine: Machine) -> dict[str, Any]:
@@ -199,7 +201,7 @@ def predict_all(model: str, options: Options, machine: Machine) -> dict[str, Any
                 "backend": unit.backend,
                 "backend_present": unit.backend in backends.names(),
                 "kv": workloads[key].planned.kv,
-                "assumed": _assumed(rates, unit),
+                "assumed": _assumed(rates, _planner(unit)),
                 "predictions": [
                     _prediction(one, machine.sizes(profile))
                     for one in workloads[key].predict(rates)
@@ -211,14 +213,19 @@ def predict_all(model: str, options: Options, machine: Machine) -> dict[str, Any
 
 
 def _predicted(
-    planned: Planned, rates: Rates, profile: Profile, unit: Unit, sizes: Sequence[int]
+    planned: Planned,
+    rates: Rates,
+    profile: Profile,
+    unit: Unit,
+    sizes: Sequence[int],
+    planner: str,
 ) -> dict[str, Any]:
     limit = unit.limits.get("largest_allocation")
     predicted = Workload(planned, memory.contexts(planned.context)).predict(rates)
     return {
         "model": _model(planned),
         "device": profile.device(unit).name,
-        "assumed": _assumed(rates, unit),
+        "assumed": _assumed(rates, planner),
         "largest_allocation": limit.value if limit else None,
         "predictions": [_prediction(one, sizes) for one in predicted],
     }
@@ -251,7 +258,7 @@ def _model(planned: Planned) -> dict[str, Any]:
     }
 
 
-def _assumed(rates: Rates, unit: Unit) -> dict[str, Any]:
+def _assumed(rates: Rates, planner: str) -> dict[str, Any]:
     return {
         "origin": rates.origin,
         "bandwidth_bytes_per_s": rates.bandwidth,
@@ -260,7 +267,7 @@ def _assumed(rates: Rates, unit: Unit) -> dict[str, Any]:
         "attention": rates.attention,
         "compute_efficiency": rates.efficiency.compute,
         "step_seconds": rates.efficiency.step_seconds,
-        "plan_of": _planner(unit),
+        "plan_of": planner,
     }
 
 

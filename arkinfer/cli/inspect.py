@@ -12,6 +12,7 @@ from arkinfer.cli.options import BundlePath, Json, Kv
 
 if TYPE_CHECKING:
     from arkinfer.bundle import Bundle
+    from arkinfer.launch_table import DeviceCode
     from arkinfer.manifest import Manifest
     from arkinfer.memory import MemoryTable
 
@@ -28,7 +29,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show what is in a bundle, and the memory that it needs at each context length."""
-    from arkinfer import kv_types, memory
+    from arkinfer import kv_types, launch_table, memory
     from arkinfer.bundle import Bundle
     from arkinfer.cli import device_records, device_views, show
     from arkinfer.system import available_memory
@@ -43,7 +44,8 @@ def inspect(
     ]
     operators = graph_summary(opened)
     predicted = device_records.predict_compiled(opened, kv_type)
-    free = available_memory()
+    code = launch_table.code_of(opened)
+    free, where = memory_of(manifest, available_memory())
     if json:
         show.as_json(
             {
@@ -52,6 +54,8 @@ def inspect(
                 "manifest": dataclasses.asdict(manifest),
                 "memory": [{**dataclasses.asdict(t), "total": t.total} for t in tables],
                 "available_memory": free,
+                "memory_of": where,
+                "code": dataclasses.asdict(code) if code else None,
                 "operators": operators,
                 "predicted": predicted,
             }
@@ -59,14 +63,25 @@ def inspect(
         return
     show.facts(str(opened.path), _facts(opened))
     show.table(
-        f"\nMemory in MiB by context, KV cache in {tables[0].kv} ({show.size(free)} free here)",
+        f"\nMemory in MiB by context, KV cache in {tables[0].kv} ({show.size(free)} {where})",
         ["context", *map(_short, tables[0].rows), "total", "fits"],
         [_memory_row(table, free) for table in tables],
     )
     if predicted:
         device_views.show_prediction(predicted)
+    if code:
+        show.table(*_code_table(code))
     if operators:
         show.table("Graph", ["operator", "count"], [[n, str(c)] for n, c in operators.items()])
+
+
+def memory_of(manifest: Manifest, free: int) -> tuple[int, str]:
+    """Bytes that the bundle may take, and what has them: the device that it was compiled for, where
+    that is no CPU and its memory is known, else this machine."""
+    memory, name = manifest.device.get("memory"), manifest.device.get("name")
+    if manifest.backend != "cpu" and isinstance(memory, int) and memory > 0:
+        return memory, f"on {name}"
+    return free, "free here"
 
 
 def graph_summary(bundle: Bundle) -> dict[str, int]:
@@ -88,6 +103,23 @@ def graph_summary(bundle: Bundle) -> dict[str, int]:
         for node in model.graph.node
     )
     return dict(counts.most_common())
+
+
+def _code_table(code: DeviceCode) -> tuple[str, list[str], list[list[str]]]:
+    made = f"{code.architecture} ({code.form}, CUDA {code.toolkit})"
+    title = f"Code for {made}, {code.unresolved or 'no'} unresolved steps"
+    rows = [
+        [
+            use.kernel,
+            str(use.steps),
+            "unresolved" if use.unresolved else code.architecture,
+            str(use.functions),
+            str(use.registers or "-"),
+            str(use.spill_bytes) if use.registers else "-",
+        ]
+        for use in code.uses
+    ]
+    return title, ["step", "count", "code", "functions", "registers", "spilled bytes"], rows
 
 
 def _memory_row(table: MemoryTable, free: int) -> list[str]:

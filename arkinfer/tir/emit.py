@@ -36,6 +36,8 @@ class Kernel:
         groups: groups on three axes, from scalars.
         lanes: lanes of a group.
         shared_bytes: of shared memory of a group.
+        module: which module of the target's code holds it; what is emitted is the first.
+        dynamic_bytes: of shared memory that the launch has to ask for.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Kernel:
     groups: tuple[Size, Size, Size]
     lanes: int
     shared_bytes: int
+    module: int = 0
+    dynamic_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from arkinfer.backends.cpu.plan import Cache, Step, View, WeightRef
 from arkinfer.errors import LoweringError
 from arkinfer.graph.graph import WeightSpec
 from arkinfer.tir.caches import Caches
+from arkinfer.tir.emit import Kernel
 from arkinfer.tir.loops import Loops, Rows
 from arkinfer.tir.sizes import Size
 
@@ -62,6 +63,7 @@ class Kernels:
         specs: weights by the name of their codes.
         largest: bytes that one buffer holds at most; 0: any number.
         functions: descriptions by name.
+        written: kernels that are no descriptions, by the name that launches have for them.
     """
 
     loops: Loops
@@ -70,6 +72,7 @@ class Kernels:
     specs: Mapping[str, WeightSpec]
     largest: int = 0
     functions: dict[str, Any] = field(default_factory=dict)
+    written: dict[str, Kernel] = field(default_factory=dict)
     _names: dict[tuple[Any, ...], str] = field(default_factory=dict)
 
     def name(self, describe: Callable[..., Any], *arguments: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +72,14 @@ def lower_for(
     target: tvm.target.Target,
     *,
     device: Device | None = None,
+    make: Callable[..., Kernels] = Kernels,
+    keep_blocks: bool = False,
 ) -> Lowered:
     """Lower a graph for a device, within its limits where it is given.
+
+    Args:
+        make: what chooses kernels; called with the first arguments of :class:`Kernels`.
+        keep_blocks: as of :class:`Writer`.
 
     Raises:
         LoweringError: it holds an operator or a structure without a kernel.
@@ -91,13 +97,15 @@ def lower_for(
     tensors += [weights.DeviceTensor(n, v.size * 4) for n, v in walk.vectors.items()]
     by_codes = {weights.codes_name(spec): spec for spec in specs}
     dtype: Any = _CACHES[options.kv]
-    kernels = Kernels(loops, dtype, options.chunk, by_codes, largest)
-    table = Writer(plan, kernels, options.chunk, min(OUTPUT_ROWS, options.chunk))
+    kernels = make(loops, dtype, options.chunk, by_codes, largest)
+    rows = min(OUTPUT_ROWS, options.chunk)
+    table = Writer(plan, kernels, options.chunk, rows, keep_blocks)
     limits.check_memory(limit, table.sizes, options.context)
     emitted = emit(kernels.functions, target)
-    limits.check_kernels(limit, emitted.kernels)
+    entries = {**emitted.kernels, **kernels.written}
+    limits.check_kernels(limit, entries)
     laid_out = weights.lay_out(tensors)
-    content = table.content(emitted.kernels, laid_out)
+    content = table.content(entries, laid_out)
     weights_bytes = max((tensor.offset + tensor.bytes for tensor in laid_out), default=0)
     capacity = {"capacity": -(-options.context // 64) * 64}
     arena_bytes = sum(evaluate(size, capacity) for size in table.slot_bytes)

@@ -18,10 +18,23 @@ _BYTES = 4  # of float32, int32 and words
 
 
 class Writer:
-    """Collects what ``launches.json`` holds."""
+    """Collects what ``launches.json`` holds.
 
-    def __init__(self, plan: Plan, kernels: Kernels, chunk: int, output_rows: int) -> None:
+    Args:
+        keep_blocks: whether the blocks that layers choose stay in memory of their own, where they
+            can be read when all steps are done.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        kernels: Kernels,
+        chunk: int,
+        output_rows: int,
+        keep_blocks: bool = False,
+    ) -> None:
         self._plan = plan
+        self._keep_blocks = keep_blocks
         self._kernels = kernels
         self._counts = {"tokens": chunk, "outputs": output_rows}
         self._steps = [(step, kernels.launches(step)) for step in plan.body + plan.head]
@@ -54,7 +67,7 @@ class Writer:
             "output_rows": self._counts["outputs"],
             "kv": {"f32": "fp32", "f16": "fp16"}[self._kernels.dtype],
             "slots": self._slots,
-            "weights": [{"name": w.name, "offset": w.offset, "bytes": w.bytes} for w in weights],
+            "weights": [_weight(weight) for weight in weights],
             "caches": [self._cache(cache) for cache in plan.caches],
             "body": bound[:split],
             "head": bound[split:],
@@ -70,10 +83,14 @@ class Writer:
         plan = self._plan
         first: dict[Buffer, int] = {plan.token_ids: 0, plan.head_rows: len(plan.body)}
         last: dict[Buffer, int] = {}
+        kept_buffers: list[Buffer] = []
         for index, (step, launches) in enumerate(self._steps):
             for view in step.views():
                 first.setdefault(view.buffer, index)
                 last[view.buffer] = index
+            kept = step.view("y") if step.keep_layer is not None else None
+            if self._keep_blocks and kept is not None:
+                kept_buffers.append(kept.buffer)
             for launch in launches:
                 for source in launch.sources.values():
                     if isinstance(source, Scratch) and source.name not in self._scratch:
@@ -82,6 +99,7 @@ class Writer:
         # The head may run several times, and logits are read after its last step.
         last[plan.head_input] = last[plan.logits] = len(self._steps)
         last[plan.head_rows] = len(self._steps)
+        last |= dict.fromkeys(kept_buffers, len(self._steps))
         free_from: dict[int, int] = {}
         for buffer in sorted(first, key=lambda b: first[b]):
             size = self._counts[buffer.rows] * buffer.columns * _BYTES
@@ -139,7 +157,7 @@ class Writer:
                 arguments.append(self._argument(launch.sources[name]))
             else:
                 raise LoweringError(f"{kernel.name} reads {name}, which its step does not have")
-        return {
+        entry = {
             "kernel": kernel.name,
             "arguments": arguments,
             "groups": list(kernel.groups),
@@ -148,6 +166,11 @@ class Writer:
             "least": launch.least,
             "most": launch.most,
         }
+        if kernel.module:
+            entry["module"] = kernel.module
+        if kernel.dynamic_bytes:
+            entry["dynamic_bytes"] = kernel.dynamic_bytes
+        return entry
 
     def _argument(self, source: Source) -> dict[str, Any]:
         if isinstance(source, View):
@@ -157,3 +180,8 @@ class Writer:
         if isinstance(source, WeightRef):
             return {"weight": source.name}
         return {"cache": source.name}
+
+
+def _weight(weight: DeviceTensor) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": weight.name, "offset": weight.offset, "bytes": weight.bytes}
+    return entry | ({"shape": list(weight.shape)} if weight.shape else {})

@@ -26,11 +26,12 @@ _CHUNK_ELEMENTS = 4 << 20  # of rows packed at once: bounds the memory of packin
 
 @dataclass(frozen=True)
 class DeviceTensor:
-    """One range of ``weights.bin``."""
+    """One range of ``weights.bin``; ``shape`` is of the weight whose numbers or codes it holds."""
 
     name: str
     bytes: int
     offset: int = 0
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def tensors_of(spec: WeightSpec, largest: int = 0) -> list[DeviceTensor]:
         return [DeviceTensor(spec.name, spec.shape[0] * 4)]
     tensors = []
     for part in parts_of(spec, largest):
-        tensors.append(DeviceTensor(part.codes, part.matrix.code_bytes))
+        shape = (part.matrix.outputs, part.matrix.inputs)
+        tensors.append(DeviceTensor(part.codes, part.matrix.code_bytes, shape=shape))
         if part.scales:
             tensors.append(DeviceTensor(part.scales, part.matrix.scale_bytes))
     return tensors
@@ -116,7 +118,7 @@ def lay_out(tensors: list[DeviceTensor]) -> list[DeviceTensor]:
     result, offset = [], 0
     for tensor in tensors:
         offset = -(-offset // ALIGNMENT) * ALIGNMENT
-        result.append(DeviceTensor(tensor.name, tensor.bytes, offset))
+        result.append(dataclasses.replace(tensor, offset=offset))
         offset += tensor.bytes
     return result
 

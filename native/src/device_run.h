@@ -45,7 +45,8 @@ DeviceMemory device_memory(const LaunchPlan& plan, int64_t capacity);
 struct DeviceModel {
   const LaunchPlan* plan;
   const char* weights;
-  const char* source;
+  int64_t weights_bytes;
+  const char* source;  // text, or the modules that the plan lists
   size_t source_bytes;
   int64_t vocab_size;
 };
@@ -55,5 +56,10 @@ struct DeviceModel {
 // with the build log for a source that does not build, and ARK_OUT_OF_MEMORY.
 std::unique_ptr<DeviceRun> open_opencl(const DeviceModel& model, int64_t capacity,
                                        const std::atomic<bool>* cancelled);
+
+// Opens the CUDA driver and loads the code on its first device. Raises ARK_EXECUTOR_FAILED, for
+// code that is made for another architecture too, and ARK_OUT_OF_MEMORY.
+std::unique_ptr<DeviceRun> open_cuda(const DeviceModel& model, int64_t capacity,
+                                     const std::atomic<bool>* cancelled);
 
 }  // namespace ark

@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kMostBytes = int64_t{1} << 50;
 constexpr int64_t kMostColumns = int64_t{1} << 31;
+constexpr int64_t kMostSharedBytes = 1 << 20;
 constexpr int kDeepest = 32;  // nesting of a size
 
 using Kind = LaunchSize::Kind;
@@ -73,6 +74,7 @@ class Reader {
     if (plan_.chunk != limits_.chunk) root_.at("chunk").refuse("not the manifest's", "the same");
     plan_.output_rows = root_.at("output_rows").integer(1, plan_.chunk);
     read_kv();
+    if (root_.has("code")) read_code(root_.at("code"));
     JsonView slots = root_.at("slots");
     for (size_t i = 0; i < slots.array_size(); i++) plan_.slots.push_back(read_size(slots.item(i)));
     JsonView weights = root_.at("weights");
@@ -96,6 +98,27 @@ class Reader {
     const std::string& kv = root_.at("kv").string();
     if (kv != "fp16" && kv != "fp32") root_.at("kv").refuse(quote(kv), "\"fp16\" or \"fp32\"");
     plan_.half_caches = kv == "fp16";
+  }
+
+  void read_code(const JsonView& entry) {
+    LaunchCode& code = plan_.code;
+    code.present = true;
+    code.architecture = entry.at("architecture").string();
+    code.capability = static_cast<int>(entry.at("capability").integer(10, 999));
+    const std::string& form = entry.at("form").string();
+    if (form != "ptx" && form != "cubin") {
+      entry.at("form").refuse(quote(form), "\"ptx\" or \"cubin\"");
+    }
+    code.is_ptx = form == "ptx";
+    code.toolkit = static_cast<int>(entry.at("toolkit").integer(1000, 1000000));
+    JsonView modules = entry.at("modules");
+    for (size_t i = 0; i < modules.array_size(); i++) {
+      JsonView module = modules.item(i);
+      code.modules.push_back({module.at("name").string(),
+                              module.at("offset").integer(0, kMostBytes),
+                              module.at("bytes").integer(1, kMostBytes)});
+    }
+    if (code.modules.empty()) modules.refuse("no modules", "at least one");
   }
 
   static std::string new_name(const JsonView& entry, Index* index) {
@@ -171,6 +194,14 @@ class Reader {
     launch.shared_bytes = entry.at("shared_bytes").integer(0, kMostBytes);
     launch.least = entry.at("least").integer(1, kMostColumns);
     launch.most = entry.at("most").integer(1, kMostColumns);
+    const auto last = static_cast<int64_t>(plan_.code.modules.size()) - 1;
+    if (entry.has("module")) {
+      launch.module =
+          static_cast<size_t>(entry.at("module").integer(0, std::max<int64_t>(last, 0)));
+    }
+    if (entry.has("dynamic_bytes")) {
+      launch.dynamic_bytes = entry.at("dynamic_bytes").integer(0, kMostSharedBytes);
+    }
     return launch;
   }
 
@@ -259,6 +290,17 @@ int64_t LaunchSize::evaluate(const LaunchScalars& scalars) const {
          "compile the bundle again");
   }
   return result;
+}
+
+void check_modules(const LaunchCode& code, int64_t bytes) {
+  for (const LaunchModule& module : code.modules) {
+    // Code is read to the end that it states itself; PTX ends with a zero.
+    if (module.offset % 64 == 0 && module.offset + module.bytes <= bytes) continue;
+    fail(ARK_INVALID_BUNDLE,
+         "launches.json: the module " + quote(module.name) +
+             " leaves modules.bin or starts off a multiple of 64",
+         "a range inside its " + std::to_string(bytes) + " bytes", "compile the bundle again");
+  }
 }
 
 LaunchPlan parse_launch_plan(const char* text, size_t size, const PlanLimits& limits) {

@@ -46,8 +46,10 @@ struct Launch {
   std::vector<LaunchArgument> arguments;
   LaunchSize groups[3];
   int64_t lanes;
-  int64_t shared_bytes;  // of a group
-  int64_t least, most;   // tokens for which it is used
+  int64_t shared_bytes;       // of a group
+  int64_t least, most;        // tokens for which it is used
+  size_t module = 0;          // of the code
+  int64_t dynamic_bytes = 0;  // shared memory that the launch has to ask for
 };
 
 // Where a step's result can be seen: float32 or int32 in columns of a buffer.
@@ -79,7 +81,24 @@ struct LaunchCache {
   LaunchSize bytes;
 };
 
+// One piece of modules.bin.
+struct LaunchModule {
+  std::string name;
+  int64_t offset, bytes;
+};
+
+// What the code of a bundle is for, where it is compiled code.
+struct LaunchCode {
+  bool present = false;
+  std::string architecture;  // "sm_87", "compute_80"
+  int capability = 0;        // 87, 80
+  bool is_ptx = false;       // else machine code
+  int toolkit = 0;           // 13000: compiled with CUDA 13.0
+  std::vector<LaunchModule> modules;
+};
+
 struct LaunchPlan {
+  LaunchCode code;
   int64_t chunk = 0;
   int64_t output_rows = 0;
   bool half_caches = true;  // fp16, else fp32
@@ -90,6 +109,9 @@ struct LaunchPlan {
   size_t token_ids = 0, head_input = 0, head_rows = 0, logits = 0;  // slots
   int64_t head_columns = 0;
 };
+
+// Raises ARK_INVALID_BUNDLE for modules that leave a file of this size.
+void check_modules(const LaunchCode& code, int64_t bytes);
 
 // Raises ARK_INVALID_BUNDLE. Slots hold token ids, head rows and logits for a chunk.
 LaunchPlan parse_launch_plan(const char* text, size_t size, const PlanLimits& limits);

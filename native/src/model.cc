@@ -81,15 +81,15 @@ Model::Model(const std::string& path, int32_t checksum) {
   MappedFile plan, compiled;
   for (const ManifestFile& entry : manifest_.files) {
     bool plans = entry.name == "plan.json" || entry.name == "launches.json";
-    bool code =
-        entry.name == "kernels.cl" || entry.name == "kernels.so" || entry.name == "kernels.json";
+    bool kernels = entry.name == "kernels.cl" || entry.name == "modules.bin";
+    bool code = kernels || entry.name == "kernels.so" || entry.name == "kernels.json";
     bool small = plans || code || entry.name == "vocabulary.bin";
     bool beside = entry.name == "weights.bin" && checksum == ARK_CHECK_BESIDE;
     MappedFile file = open_listed(path, entry, small || (checksum != ARK_CHECK_SKIP && !beside));
     // Reading begins here, at once; what follows needs none of it.
     if (beside) check_ = std::make_unique<FileCheck>(file, entry);
     if (plans) plan = std::move(file);
-    if (entry.name == "kernels.cl") source_ = std::move(file);
+    if (kernels) source_ = std::move(file);
     if (entry.name == "kernels.json") compiled = std::move(file);
     if (entry.name == "kernels.so") {
       check_sha256(entry, file);
@@ -121,13 +121,20 @@ Model::Model(const std::string& path, int32_t checksum) {
 }
 
 void Model::read_launches(const MappedFile& file) {
-  if (!manifest_.file("weights.bin") || !manifest_.file("kernels.cl")) {
+  bool source = manifest_.file("kernels.cl");
+  bool modules = manifest_.file("modules.bin");
+  if (!manifest_.file("weights.bin") || source == modules) {
     fail(ARK_INVALID_BUNDLE, "manifest.json: files lists launches.json alone",
-         "weights.bin and kernels.cl beside it", "compile the bundle again");
+         "weights.bin and either kernels.cl or modules.bin beside it", "compile the bundle again");
   }
   launches_ = parse_launch_plan(file.data(), file.size(),
                                 {static_cast<int64_t>(weights_.size()), manifest_.vocab_size,
                                  manifest_.layers, manifest_.kv_heads, manifest_.chunk});
+  if (launches_.code.present != modules) {
+    fail(ARK_INVALID_BUNDLE, "launches.json and manifest.json differ in whether there is code",
+         "the same", "compile the bundle again");
+  }
+  check_modules(launches_.code, static_cast<int64_t>(source_.size()));
   has_launches_ = true;
   plan_.chunk = launches_.chunk;
   plan_.output_rows = launches_.output_rows;

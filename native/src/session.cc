@@ -83,9 +83,14 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
 
 void Session::open_device() {
   const LaunchPlan& plan = *model_->launches();
-  device_ = open_opencl({&plan, model_->weights(), model_->source().data(), model_->source().size(),
-                         model_->manifest().vocab_size},
-                        round_up(options_.context, kBlock), &cancelled_);
+  const DeviceModel device{&plan,
+                           model_->weights(),
+                           static_cast<int64_t>(model_->weights_bytes()),
+                           model_->source().data(),
+                           model_->source().size(),
+                           model_->manifest().vocab_size};
+  auto* open = plan.code.present ? open_cuda : open_opencl;
+  device_ = open(device, round_up(options_.context, kBlock), &cancelled_);
   for (const LaunchStep& step : plan.body) {
     if (step.keep_layer < 0) continue;
     Kept& kept = kept_[static_cast<size_t>(step.keep_layer)];

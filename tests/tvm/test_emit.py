@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arkinfer.config import SparseConfig
 from arkinfer.quantize.schemes import GroupScheme
 from arkinfer.tir.matrix import Matrix
 
@@ -20,26 +19,12 @@ if importlib.util.find_spec("tvm") is None:
 from arkinfer.backends._device.launches import Kernels  # noqa: E402
 from arkinfer.backends.cpu.plan import Step  # noqa: E402
 from arkinfer.errors import LoweringError  # noqa: E402
-from arkinfer.kernels.attention.tir import Shape, attend, combine  # noqa: E402
-from arkinfer.kernels.cache_append.tir import cache_append  # noqa: E402
-from arkinfer.kernels.compress_keys.tir import compress_keys  # noqa: E402
-from arkinfer.kernels.embed.tir import embed  # noqa: E402
-from arkinfer.kernels.logit_statistics.tir import logit_statistics  # noqa: E402
 from arkinfer.kernels.matmul.tir import few_rows, many_rows  # noqa: E402
-from arkinfer.kernels.rms_norm.tir import rms_norm  # noqa: E402
-from arkinfer.kernels.rope.tir import rope  # noqa: E402
 from arkinfer.kernels.rope_table.tir import rope_table  # noqa: E402
-from arkinfer.kernels.select_blocks.tir import (  # noqa: E402
-    Selection,
-    choose_blocks,
-    normalizers,
-    window_scores,
-)
-from arkinfer.kernels.swiglu.tir import swiglu  # noqa: E402
-from arkinfer.tir.caches import Caches  # noqa: E402
 from arkinfer.tir.emit import Emitted, device_target, emit  # noqa: E402
 from arkinfer.tir.loops import Loops, Rows  # noqa: E402
 from arkinfer.tir.sizes import evaluate  # noqa: E402
+from tests.support.tir_descriptions import descriptions  # noqa: E402
 
 # What every target of a kind offers to a group: WebGPU's and OpenCL's least, and Apple's.
 SHARED_BYTES = {"opencl": 32768, "cuda": 49152, "metal": 32768, "webgpu": 16384}
@@ -49,36 +34,6 @@ ENTRY = {
     "metal": r"kernel void {}\(",
     "webgpu": r"fn {}\(",
 }
-
-
-def descriptions(loops: Loops) -> dict[str, Any]:
-    """Every kernel, at the shape of MiniCPM4.1-8B."""
-    rows = Rows(4096, 4096)
-    caches = Caches("f16", 2, 128)
-    dense = Shape(caches, 32, 128**-0.5, splits=8)
-    chosen = Shape(caches, 32, 128**-0.5, splits=8, most=96)
-    selection = Selection(caches, 32, 128**-0.5, SparseConfig())
-    matrix = Matrix(4096, 4096, GroupScheme(4, 128))
-    width = 2 * (1 + selection.most)
-    return {
-        "embed": embed(loops, matrix, rows, 12.0),
-        "rms_norm": rms_norm(loops, rows, rows, 1e-6),
-        "few_rows": few_rows(loops, matrix, rows, rows, "in_place", None, 0.2),
-        "many_rows": many_rows(loops, matrix, rows, rows, "in_place", None, 0.2),
-        "ternary": few_rows(loops, Matrix(64, 4096, GroupScheme(2, 4096)), rows, rows),
-        "rope_table": rope_table(loops, 128, 65536, 1.19),
-        "rope": rope(loops, rows, 128),
-        "swiglu": swiglu(loops, rows, rows, rows),
-        "cache_append": cache_append(loops, caches, Rows(256, 512), Rows(256, 512, 256)),
-        "compress_keys": compress_keys(loops, caches, 32, 16),
-        "attend": attend(loops, dense, rows, rows),
-        "attend_chosen": attend(loops, chosen, rows, rows),
-        "combine": combine(loops, dense, rows),
-        "normalizers": normalizers(loops, selection, rows),
-        "window_scores": window_scores(loops, selection, rows),
-        "choose_blocks": choose_blocks(loops, selection, Rows(width, width)),
-        "logit_statistics": logit_statistics(loops, Rows(73448, 73448)),
-    }
 
 
 @pytest.fixture(scope="module", params=list(SHARED_BYTES))
