@@ -58,19 +58,8 @@ __device__ __forceinline__ void attend_split(const float* q, const uint32_t* key
   const uint32_t* own_keys = key + static_cast<size_t>(head) * capacity * kPairs;
   const uint32_t* own_values = value + static_cast<size_t>(head) * capacity * kPairs;
 
-  Queries queries;
-  int position[2];
-  const float* rows[2];
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int row = across + 8 * r, token = first + row / kPerHead;
-    const bool there = row < kGroupTokens * kPerHead && token < tokens;
-    const size_t column = ARK_Q_START + (head * kPerHead + row % kPerHead) * kHeadDim;
-    rows[r] = there ? q + static_cast<size_t>(token) * ARK_Q_STRIDE + column : nullptr;
-    position[r] = there ? past + token : -1;
-  }
-  queries.load(rows[0], rows[1]);
-
+  const Rows rows(q, y, head, first, 0, kGroupTokens * kPerHead, tokens, past);
+  const Queries queries(rows);
   const Pieces pieces(blocks, first, head, last);
   const int rounds = (pieces.count + kSplitWarps - 1) / kSplitWarps;
   const int each = (rounds + kSplits - 1) / kSplits;
@@ -86,7 +75,7 @@ __device__ __forceinline__ void attend_split(const float* q, const uint32_t* key
     warp_sync();
     const bool more = piece + kSplitWarps < end;
     const int from = piece < pieces.count ? token : last + 1;
-    const int seen[2] = {position[0] - from + 1, position[1] - from + 1};
+    const int seen[2] = {rows.position[0] - from + 1, rows.position[1] - from + 1};
     found.take(tile, queries, seen, [&] {
       warp_sync();
       tile.fetch_keys(own_keys, next, more, lane);

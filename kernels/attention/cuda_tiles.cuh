@@ -19,20 +19,42 @@ constexpr float kNever = -1e30f;  // below every score
 static_assert(kPerHead <= 16, "the query heads of a key-value head are more than the rows of mma");
 static_assert(kHeadDim % 16 == 0 && kHeadDim <= 128, "no tiles of this head_dim");
 
+/// The rows g and g + 8 of a lane: query heads of a key-value head for one token or several.
+struct Rows {
+  const float* queries[2];  // null: no such row
+  float* outputs[2];
+  int position[2];  // the last key that it sees
+
+  /// ``above`` rows of other warps come before; there are ``count`` of the tokens from ``first``
+  /// on.
+  __device__ __forceinline__ Rows(const float* q, float* y, int head, int first, int above,
+                                  int count, int tokens, int past) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = above + threadIdx.x % 32 / 4 + 8 * r, token = first + row / kPerHead;
+      const bool there = row < count && token < tokens;
+      const size_t column = (head * kPerHead + row % kPerHead) * kHeadDim, at = token;
+      queries[r] = there ? q + at * ARK_Q_STRIDE + ARK_Q_START + column : nullptr;
+      outputs[r] = there ? y + at * ARK_Y_STRIDE + ARK_Y_START + column : nullptr;
+      position[r] = there ? past + token : -1;
+    }
+  }
+};
+
 /// The queries of a warp's rows g and g + 8, as the first matrix of mma; scores come out as
 /// logarithms to base 2.
 struct Queries {
   uint32_t parts[kSteps][4];
 
-  /// Rows without a query (null) are zero.
-  __device__ __forceinline__ void load(const float* upper, const float* lower) {
+  /// Rows that are not there are zero.
+  __device__ __forceinline__ explicit Queries(const Rows& rows) {
     const int column = threadIdx.x % 4 * 2;
     constexpr float kScale = ARK_SCALE * 1.44269504f;
 #pragma unroll
     for (int s = 0; s < kSteps; ++s)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const float* row = i % 2 ? lower : upper;
+        const float* row = rows.queries[i % 2];
         const int at = s * 16 + i / 2 * 8 + column;
         parts[s][i] = row ? half2_of(row[at] * kScale, row[at + 1] * kScale) : 0;
       }
@@ -159,6 +181,22 @@ struct Found {
           weight[r] += own[j];
         }
         weights[n / 2][n % 2 * 2 + r] = half2_of(own[0], own[1]);
+      }
+    }
+  }
+
+  /// Writes the rows, of which no other warp has keys.
+  __device__ __forceinline__ void store(const Rows& rows) {
+    finish();
+    const int column = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      if (rows.outputs[r] == nullptr) continue;
+      const float share = 1 / weight[r];
+#pragma unroll
+      for (int d = 0; d < kDimTiles; ++d) {
+        rows.outputs[r][d * 8 + column] = sums[d][2 * r] * share;
+        rows.outputs[r][d * 8 + column + 1] = sums[d][2 * r + 1] * share;
       }
     }
   }

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from arkinfer.backends.cpu.plan import Buffer, View
+from arkinfer.kernels.matmul import cuda
 from arkinfer.kernels.matmul.reference import matmul
 from arkinfer.quantize.schemes import GroupScheme, QuantizedTensor
 from arkinfer.tir.matrix import Matrix
@@ -16,7 +18,6 @@ Array = NDArray[Any]
 # Of the sum of the products' sizes: inputs and scaled codes are rounded to 11 bits, each by up to
 # 2^-11 of itself, and sums to float32.
 TOLERANCE = 2.0**-10 * 1.01
-OFFSETS = ["symmetric", "zero_point", "minimum"]
 
 CASES = [  # scheme, outputs, inputs, residual
     (GroupScheme(4, 32, "symmetric"), 70, 160, True),
@@ -45,25 +46,9 @@ def random_weight(scheme: GroupScheme, outputs: int, inputs: int) -> QuantizedTe
     return QuantizedTensor(scheme, codes, scales, offsets)
 
 
-def defines(scheme: GroupScheme, outputs: int, inputs: int, residual: bool) -> dict[str, Any]:
-    """Buffers with columns around those of the product."""
-    by_row = scheme.group_size == inputs
-    return {
-        "ARK_BITS": scheme.bits,
-        "ARK_GROUP": scheme.group_size,
-        "ARK_OFFSET": 3 if by_row else OFFSETS.index(scheme.offset),
-        "ARK_SCALE_WORDS": 1 if scheme.scale_dtype == "fp16" else 2,
-        "ARK_OUTPUTS": outputs,
-        "ARK_INPUTS": inputs,
-        "ARK_X_STRIDE": inputs + 8,
-        "ARK_X_START": 4,
-        "ARK_Y_STRIDE": outputs + 5,
-        "ARK_Y_START": 2,
-        "ARK_RESIDUAL": int(residual),
-        "ARK_R_STRIDE": outputs + 3,
-        "ARK_R_START": 1,
-        "ARK_FACTOR": 1 / 3,
-    }
+def view(columns: int, start: int, behind: int) -> View:
+    """Columns of a buffer that has others before and behind them."""
+    return View(Buffer("buffer", start + columns + behind), start, columns)
 
 
 @pytest.mark.parametrize(
@@ -73,23 +58,42 @@ def defines(scheme: GroupScheme, outputs: int, inputs: int, residual: bool) -> d
 def test_product(compile_cuda: Any, case: Any, entry: str, tokens: int) -> None:
     scheme, outputs, inputs, residual = case
     weight = random_weight(scheme, outputs, inputs)
-    codes, scales = Matrix(outputs, inputs, scheme).pack(weight)
+    matrix = Matrix(outputs, inputs, scheme)
+    codes, scales = matrix.pack(weight)
     rng = np.random.default_rng(tokens)
     x = rng.standard_normal((tokens, inputs + 8)).astype(np.float32)
     x[0, 5] = 2e5  # beyond the largest half
     before = rng.standard_normal((tokens, outputs + 5)).astype(np.float32)
     addend = rng.standard_normal((tokens, outputs + 3)).astype(np.float32)
-    program = compile_cuda("matmul", defines(scheme, outputs, inputs, residual))
+    added = view(outputs, 1, 2) if residual else None
+    defines = cuda.macros(matrix, view(inputs, 4, 4), view(outputs, 2, 3), added, 1 / 3)
+    program = compile_cuda("matmul", defines)
     given: list[Any] = [x, codes, scales, addend, before, tokens]
-    groups = (-(-outputs // 16), 1, 1)
+    groups = (-(-outputs // cuda.FEW_OUTPUTS), 1, 1)
     if entry != "few_rows":
         halves = np.full((tokens, inputs // 2), 0xFFFFFFFF, np.uint32)
-        blocks = (-(-inputs // 512), tokens, 1)
-        given[0] = program.run("to_halves", [x, halves], blocks, 256)[-1]
-        groups = (-(-tokens // {"band": 32, "tile": 128}[entry]), -(-outputs // 128), 1)
-    y = program.run(entry, given, groups, 256)[-1]
+        blocks = (-(-inputs // cuda.HALVES), tokens, 1)
+        given[0] = program.run("to_halves", [x, halves], blocks, cuda.LANES)[-1]
+        rows = {"band": cuda.BAND, "tile": cuda.TILE}[entry]
+        groups = (-(-tokens // rows), -(-outputs // cuda.MANY_OUTPUTS), 1)
+    y = program.run(entry, given, groups, cuda.LANES)[-1]
     values, inner = weight.dequantize(), x[:, 4:-4]
     expected = matmul(inner, values, addend[:, 1:-2] if residual else None, 1 / 3)
     bound = TOLERANCE * (np.abs(inner) @ np.abs(values).T) / 3 + 1e-5
     assert (np.abs(y[:, 2:-3] - expected) <= bound).all()
     assert np.array_equal(y[:, :2], before[:, :2]) and np.array_equal(y[:, -3:], before[:, -3:])
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        Matrix(8, 48, GroupScheme(4, 16, "symmetric")),  # groups of less than 16 bytes
+        Matrix(8, 80, GroupScheme(4, 80, "symmetric")),  # rows of no whole 16 bytes
+        Matrix(8, 128, GroupScheme(4, 64, "symmetric", "fp32")),
+        Matrix(8, 128, "f16"),
+    ],
+    ids=str,
+)
+def test_weights_that_are_left_to_others(matrix: Matrix) -> None:
+    rows = view(matrix.inputs, 0, 0)
+    assert cuda.macros(matrix, rows, rows, None, 1.0) is None

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from arkinfer.backends.cpu.plan import Buffer, Cache, View
 from arkinfer.config import SparseConfig
 from arkinfer.kernels.compress_keys.reference import compress_keys
+from arkinfer.kernels.select_blocks import cuda
 from arkinfer.kernels.select_blocks.reference import select_blocks
 from tests.support.device_caches import cache_words
 
@@ -29,28 +31,21 @@ def places(capacity: int, stride: int) -> int:
     return (capacity // stride + 64) // 64 * 64
 
 
-def defines(case: Any, start: int) -> dict[str, int | float]:
+def defines(case: Any, start: int) -> dict[str, int | float | str] | None:
     per_head, head_dim, _, _, sparse = case
-    columns = KV_HEADS * per_head * head_dim
-    return {
-        "ARK_HEADS": KV_HEADS * per_head,
-        "ARK_KV_HEADS": KV_HEADS,
-        "ARK_HEAD_DIM": head_dim,
-        "ARK_SCALE": head_dim**-0.5,
-        "ARK_Q_STRIDE": columns + start,
-        "ARK_Q_START": start,
-        "ARK_Y_STRIDE": KV_HEADS * (1 + sparse.max_blocks),
-        "ARK_Y_START": 0,
-        "ARK_KERNEL_SIZE": sparse.kernel_size,
-        "ARK_KERNEL_STRIDE": sparse.kernel_stride,
-        "ARK_INIT_BLOCKS": sparse.init_blocks,
-        "ARK_BLOCK_SIZE": sparse.block_size,
-        "ARK_LOCAL_BLOCKS": sparse.local_blocks,
-        "ARK_TOPK": sparse.topk,
-        "ARK_DENSE_LEN": sparse.dense_len,
-        "ARK_GENERATION": "AB".index(sparse.generation),
-        "ARK_EXACT": int(sparse.lse == "exact"),
+    heads = KV_HEADS * per_head
+    names = ("kernel_size", "kernel_stride", "init_blocks", "block_size", "local_blocks")
+    attributes: dict[str, float] = {
+        "heads": heads,
+        "scale": head_dim**-0.5,
+        **{name: getattr(sparse, name) for name in (*names, "topk", "dense_len")},
+        "generation": "AB".index(sparse.generation),
+        "exact_lse": sparse.lse == "exact",
     }
+    fine = Cache("fine", "compressed", KV_HEADS, head_dim)
+    columns, width = heads * head_dim, KV_HEADS * (1 + sparse.max_blocks)
+    q = View(Buffer("q", columns + start), start, columns)
+    return cuda.macros(fine, attributes, q, View.whole(Buffer("y", width)))
 
 
 @pytest.mark.parametrize("entries", ["few", "many"])
@@ -70,7 +65,7 @@ def test_selection(compile_cuda: Any, case: Any, entries: str) -> None:
     packed = cache_words(fine, sizes[0], "f16", is_key=True, fill=np.nan)
     normalised = cache_words(basis, sizes[1], "f16", is_key=True, fill=np.nan)
     program = compile_cuda("select_blocks", defines(case, 2))
-    each = {"few": 1, "many": 4}[entries]
+    each = {"few": 1, "many": cuda.MANY_TOKENS}[entries]
     bands = -(-tokens // each) * KV_HEADS
     scalars = [tokens, past, capacity]
 
@@ -87,7 +82,7 @@ def test_selection(compile_cuda: Any, case: Any, entries: str) -> None:
     bits: Array = np.zeros((tokens, KV_HEADS, blocks), np.uint32)
     chosen: Array = np.zeros((tokens, KV_HEADS, width), np.int32)
     given = [windows, bits, chosen, past, capacity]
-    chosen = program.run("choose", given, (tokens, KV_HEADS, 1), 256)[-1]
+    chosen = program.run("choose", given, (tokens, KV_HEADS, 1), cuda.LANES)[-1]
 
     q = wide[:, 2:].reshape(tokens, heads, head_dim)
     expected = select_blocks(q, fine, coarse, past, head_dim**-0.5, sparse)

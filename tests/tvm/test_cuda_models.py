@@ -136,7 +136,8 @@ def test_sessions_share_weights_and_leave_nothing(cuda: FakeCuda, llama: Path) -
     gc.collect()
     assert cuda.bytes == 0
     for made, ended in (("StreamCreate", "StreamDestroy"), ("ModuleLoadData", "ModuleUnload")):
-        assert cuda.count(made) == cuda.count(ended) == 2
+        # As many modules as weights have shapes, and one of what TVM emitted.
+        assert cuda.count(made) == cuda.count(ended) >= 2
 
 
 def test_shared_memory_is_used_without_copies(cuda: FakeCuda, llama: Path) -> None:
@@ -277,6 +278,14 @@ def _set(place: list[Any], value: Any) -> Callable[[Any], None]:
     return change
 
 
+def _forget_code(plan: Any) -> None:
+    """As if nothing were compiled."""
+    for step in plan["body"] + plan["head"]:
+        for launch in step["launches"]:
+            launch["module"] = 0
+    plan.pop("code")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -285,9 +294,9 @@ def _set(place: list[Any], value: Any) -> Callable[[Any], None]:
         (_set(["code", "modules", 0, "offset"], 4), "multiple of 64"),
         (_set(["code", "modules", 0, "bytes"], 1 << 40), "leaves modules.bin"),
         (_set(["code", "capability"], -1), "capability"),
-        (_set(["body", 0, "launches", 0, "module"], 1), "module"),
+        (_set(["body", 0, "launches", 0, "module"], 1000), "module"),
         (_set(["body", 0, "launches", 0, "dynamic_bytes"], 1 << 30), "dynamic_bytes"),
-        (lambda plan: plan.pop("code"), "whether there is code"),
+        (_forget_code, "whether there is code"),
     ],
 )
 def test_tables_that_lie_are_refused(

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 HERE = Path(__file__).parent
 KERNELS = Path(__file__).resolve().parents[3] / "kernels"
-_ENTRY = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(")
+_BOUNDS = r"(?:__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)\s*)?"
+_ENTRY = re.compile(rf"__global__\s+void\s+{_BOUNDS}(\w+)\s*\(")
 _WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function")
 
 
@@ -48,25 +49,27 @@ def compile_source(source: str, output: Path, flags: Sequence[str] = ()) -> list
     Returns:
         The names of the entries.
     """
-    names = list(dict.fromkeys(_ENTRY.findall(source)))
-    text = source + "\n" + "\n".join(_trampoline(name, way) for name in names for way in (0, 1))
-    path = output.with_suffix(".cc")
-    path.write_text(text, encoding="utf-8")
-    command = [compiler() or "c++", "-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE"]
+    names = entries(source, flags)
+    calls = [_trampoline(name, way) for name in names for way in (0, 1)]
     # An entry may be called as a function of the C library is.
-    command += ["-fvisibility=hidden", "-Wl,-Bsymbolic"]
-    command += [
-        "-include",
-        str(HERE / "cuda_on_cpu.h"),
-        f"-I{HERE / 'empty'}",
-        f"-I{KERNELS}",
-        *flags,
-    ]
-    done = subprocess.run(
-        [*command, "-o", str(output), str(path)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    options = ["-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-Wl,-Bsymbolic"]
+    options += ["-U_FORTIFY_SOURCE", "-include", str(HERE / "cuda_on_cpu.h"), *flags]
+    _run("\n".join([source, *calls]), [*options, "-o", str(output)])
     return names
+
+
+def entries(source: str, flags: Sequence[str] = ()) -> list[str]:
+    """The names of the entries of CUDA C++, as these flags leave them."""
+    plain = _run(source, ["-E", "-P", "-DARK_CUDA_ON_CPU", *flags])
+    return list(dict.fromkeys(_ENTRY.findall(plain)))
+
+
+def _run(source: str, options: Sequence[str]) -> str:
+    command = [compiler() or "c++", "-std=c++17", f"-I{HERE / 'empty'}", f"-I{KERNELS}"]
+    command += [*options, "-x", "c++", "-"]
+    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def _trampoline(name: str, backwards: int) -> str:

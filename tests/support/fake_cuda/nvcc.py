@@ -13,9 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[2]))
 
-from tests.support.cuda_on_cpu import compile_source  # noqa: E402
-
-_ENTRY = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(")
+from tests.support.cuda_on_cpu import compile_source, entries  # noqa: E402
 
 # What emitted source uses and hand-written kernels do not.
 _BEFORE = """
@@ -52,13 +50,13 @@ def main() -> int:
     given, _ = parser.parse_known_args(_without_values(sys.argv[1:]))
     # Both compilers take the one order, and only nvcc the other.
     source = re.sub(r"(__shared__) (alignas\(\d+\))", r"\2 \1", given.source.read_text())
-    names = list(dict.fromkeys(_ENTRY.findall(source)))
+    flags = [f"-I{path}" for path in given.include] + [f"-D{define}" for define in given.define]
+    names = entries(source, flags)
     sizes = [
         f'extern "C" __attribute__((visibility("default"))) size_t {name}__sizes(size_t index) '
         f"{{ return parameter_size({name}, index); }}"
         for name in names
     ]
-    flags = [f"-I{path}" for path in given.include] + [f"-D{define}" for define in given.define]
     library = given.output.with_suffix(".so")
     compile_source(_BEFORE + source + _BEHIND + "\n".join(sizes), library, flags)
     library.rename(given.output)
