@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arkinfer.backends._device.launches import Kernels, Launch, Scratch, Source
-from arkinfer.backends._device.weights import DeviceTensor
-from arkinfer.backends.cpu.plan import Buffer, Cache, Plan, Step, View, WeightRef
+from arkinfer.backends._device.launches import Kernels, Launch, Scratch, Source, parts_of_step
+from arkinfer.backends._device.weights import DeviceTensor, matrix_entry
+from arkinfer.backends.cpu.plan import Buffer, Cache, Operand, Plan, Step, View, WeightRef
 from arkinfer.errors import LoweringError
 from arkinfer.tir.caches import BLOCK
 from arkinfer.tir.emit import Kernel
@@ -127,7 +127,13 @@ class Writer:
             # As ``window_capacity`` computes it.
             places = ["+", ["/", "capacity", cache.stride], BLOCK]
             places = ["*", ["/", places, BLOCK], BLOCK]
-        return {"name": cache.name, "kind": cache.kind, "bytes": ["*", places, each]}
+        return {
+            "name": cache.name,
+            "kind": cache.kind,
+            "bytes": ["*", places, each],
+            "kv_heads": cache.kv_heads,
+            "head_dim": cache.head_dim,
+        }
 
     def _step(
         self, step: Step, launches: Sequence[Launch], emitted: Mapping[str, Kernel]
@@ -135,18 +141,38 @@ class Writer:
         entry: dict[str, Any] = {"kernel": step.kernel, "stage": step.stage}
         output = step.view("y") or step.view("x")
         if output is not None:
-            entry["output"] = {
-                "slot": self._buffers[output.buffer],
-                "type": output.buffer.dtype,
-                "stride": output.buffer.columns,
-                "column": output.column,
-                "columns": output.columns,
-            }
+            entry["output"] = self._view(output)
         if step.keep_layer is not None:
             entry["keep_layer"] = step.keep_layer
             entry["block_size"] = int(step.attributes["block_size"])
+        # Scales and second numbers come with the codes that they belong to.
+        entry["operands"] = {
+            name: self._operand(step, name, operand)
+            for name, operand in step.operands.items()
+            if name not in ("scales", "offsets")
+        }
+        entry["attributes"] = step.attributes
         entry["launches"] = [self._launch(launch, emitted[launch.kernel]) for launch in launches]
         return entry
+
+    def _view(self, view: View) -> dict[str, Any]:
+        return {
+            "slot": self._buffers[view.buffer],
+            "type": view.buffer.dtype,
+            "stride": view.buffer.columns,
+            "column": view.column,
+            "columns": view.columns,
+        }
+
+    def _operand(self, step: Step, name: str, operand: Operand) -> dict[str, Any]:
+        """What the step computes from, under the name that the CPU's kernel has for it."""
+        if name == "codes":
+            return {
+                "matrix": matrix_entry([part for part, _ in parts_of_step(self._kernels, step)])
+            }
+        if isinstance(operand, View):
+            return self._view(operand)
+        return {"weight" if isinstance(operand, WeightRef) else "cache": operand.name}
 
     def _launch(self, launch: Launch, kernel: Kernel) -> dict[str, Any]:
         arguments: list[Any] = []

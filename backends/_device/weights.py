@@ -15,6 +15,7 @@ from arkinfer.checkpoint import Checkpoint
 from arkinfer.errors import UnsupportedQuantizationError
 from arkinfer.graph.graph import WeightSpec, input_names
 from arkinfer.quantize import materialize
+from arkinfer.quantize.schemes import GroupScheme
 from arkinfer.tir.matrix import Matrix
 
 Array = NDArray[Any]
@@ -98,6 +99,28 @@ def parts_of(spec: WeightSpec, largest: int = 0) -> list[Part]:
         )
         for first in range(0, whole.outputs, rows)
     ]
+
+
+def matrix_entry(parts: list[Part]) -> dict[str, Any]:
+    """How a weight's parts are described in a launch table."""
+    matrix = parts[0].matrix
+    values = "offset"
+    if not isinstance(matrix.storage, GroupScheme):
+        values = matrix.storage
+    elif matrix.storage.offset == "minimum":
+        values = "minimum"
+    return {
+        "values": values,
+        "inputs": matrix.inputs,
+        "bits": matrix.bits,
+        "group": matrix.group,
+        "scale_words": matrix.scale_words,
+        "parts": [
+            {"outputs": part.matrix.outputs, "codes": part.codes}
+            | ({"scales": part.scales} if part.scales else {})
+            for part in parts
+        ],
+    }
 
 
 def tensors_of(spec: WeightSpec, largest: int = 0) -> list[DeviceTensor]:

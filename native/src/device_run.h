@@ -49,11 +49,14 @@ struct DeviceModel {
   const char* source;  // text, or the modules that the plan lists
   size_t source_bytes;
   int64_t vocab_size;
+  int64_t context;  // that the bundle was compiled for
+  std::string id;   // of the bundle
 };
 
 // Opens the OpenCL driver and builds the source for a device (environment variable
-// ARK_OPENCL_DEVICE: part of the name of one; else a GPU, else any). Raises ARK_EXECUTOR_FAILED,
-// with the build log for a source that does not build, and ARK_OUT_OF_MEMORY.
+// ARK_OPENCL_DEVICE: part of the name of one; else a GPU, else any). The first time, each kernel is
+// compared with the CPU. Raises ARK_EXECUTOR_FAILED, with the build log for a source that does not
+// build, and with the kernel for one that is wrong; and ARK_OUT_OF_MEMORY.
 std::unique_ptr<DeviceRun> open_opencl(const DeviceModel& model, int64_t capacity,
                                        const std::atomic<bool>* cancelled);
 

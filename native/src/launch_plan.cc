@@ -1,7 +1,6 @@
 #include "launch_plan.h"
 
 #include <algorithm>
-#include <unordered_map>
 
 #include "error.h"
 #include "json.h"
@@ -92,8 +91,6 @@ class Reader {
   }
 
  private:
-  using Index = std::unordered_map<std::string, size_t>;
-
   void read_kv() {
     const std::string& kv = root_.at("kv").string();
     if (kv != "fp16" && kv != "fp32") root_.at("kv").refuse(quote(kv), "\"fp16\" or \"fp32\"");
@@ -121,7 +118,7 @@ class Reader {
     if (code.modules.empty()) modules.refuse("no modules", "at least one");
   }
 
-  static std::string new_name(const JsonView& entry, Index* index) {
+  static std::string new_name(const JsonView& entry, LaunchIndex* index) {
     const std::string& name = entry.at("name").string();
     if (!index->emplace(name, index->size()).second) {
       entry.at("name").refuse(quote(name) + " a second time", "each name once");
@@ -139,7 +136,9 @@ class Reader {
   }
 
   void add_cache(const JsonView& entry) {
-    LaunchCache cache{new_name(entry, &caches_), CacheKind::key, read_size(entry.at("bytes"))};
+    LaunchCache cache{new_name(entry, &caches_), CacheKind::key, read_size(entry.at("bytes")),
+                      entry.at("kv_heads").integer(1, 65536),
+                      entry.at("head_dim").integer(1, 65536)};
     const std::string& kind = entry.at("kind").string();
     if (kind == "value") {
       cache.kind = CacheKind::value;
@@ -166,7 +165,7 @@ class Reader {
     return slot;
   }
 
-  static size_t look_up(const JsonView& view, const Index& index) {
+  static size_t look_up(const JsonView& view, const LaunchIndex& index) {
     auto found = index.find(view.string());
     if (found == index.end()) view.refuse(quote(view.string()), "a name from the list");
     return found->second;
@@ -237,6 +236,10 @@ class Reader {
             static_cast<int32_t>(entry.at("keep_layer").integer(0, limits_.layers - 1));
         step.block_size = entry.at("block_size").integer(1, 64);
       }
+      if (!plan_.code.present) {  // compiled code is not tested by itself
+        step.operands = read_operands(entry.at("operands"), plan_, weights_, caches_);
+        step.attributes = read_attributes(entry.at("attributes"));
+      }
       JsonView launches = entry.at("launches");
       for (size_t l = 0; l < launches.array_size(); l++) {
         step.launches.push_back(read_launch(launches.item(l)));
@@ -248,7 +251,7 @@ class Reader {
   const JsonView& root_;
   const PlanLimits& limits_;
   LaunchPlan plan_;
-  Index weights_, caches_;
+  LaunchIndex weights_, caches_;
 };
 
 }  // namespace

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "json.h"
+#include "launch_operands.h"
 #include "plan.h"
 
 namespace ark {
@@ -68,6 +70,11 @@ struct LaunchStep {
   int32_t keep_layer = -1;  // the layer whose selected blocks the output holds
   int64_t block_size = 64;
   std::vector<Launch> launches;
+  std::vector<LaunchOperand> operands;
+  std::vector<std::pair<std::string, double>> attributes;
+
+  const LaunchOperand* operand(const std::string& name) const;  // nullptr when absent
+  double attribute(const std::string& name, double otherwise) const;
 };
 
 struct LaunchWeight {
@@ -79,6 +86,7 @@ struct LaunchCache {
   std::string name;
   CacheKind kind;
   LaunchSize bytes;
+  int64_t kv_heads, head_dim;
 };
 
 // One piece of modules.bin.

@@ -77,6 +77,7 @@ Model::Model(const std::string& path, int32_t checksum) {
   {
     MappedFile manifest = open_manifest(path);
     manifest_ = parse_manifest(manifest.data(), manifest.size());
+    id_ = sha256_hex(manifest.data(), manifest.size());
   }
   MappedFile plan, compiled;
   for (const ManifestFile& entry : manifest_.files) {

@@ -26,6 +26,8 @@ class Model {
   explicit Model(const std::string& path, int32_t checksum = ARK_CHECK_BEFORE);
 
   const Manifest& manifest() const { return manifest_; }
+  // The SHA-256 of the manifest, which names the digests of all files.
+  const std::string& id() const { return id_; }
   const Vocabulary& vocabulary() const { return vocabulary_; }
   // False for a bundle of a backend whose executor is not native: it has no plan.
   bool has_plan() const { return has_plan_; }
@@ -52,6 +54,7 @@ class Model {
   void read_compiled(const MappedFile& file);
 
   Manifest manifest_;
+  std::string id_;
   MappedFile weights_;
   std::unique_ptr<FileCheck> check_;
   Vocabulary vocabulary_;

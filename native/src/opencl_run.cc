@@ -7,12 +7,6 @@
 #include "error.h"
 
 namespace ark {
-std::unique_ptr<DeviceRun> open_opencl(const DeviceModel& model, int64_t capacity,
-                                       const std::atomic<bool>* cancelled) {
-  return std::make_unique<OpenClRun>(std::make_shared<const OpenClContext>(model), model, capacity,
-                                     cancelled);
-}
-
 OpenClRun::OpenClRun(std::shared_ptr<const OpenClContext> context, const DeviceModel& model,
                      int64_t capacity, const std::atomic<bool>* cancelled)
     : context_(std::move(context)),
@@ -78,6 +72,39 @@ void OpenClRun::launch(const BoundStep& step, const BoundLaunch& bound,
             step.step->place + " on " + name());
 }
 
+void OpenClRun::run_launches(const BoundStep& step, const LaunchScalars& scalars) {
+  for (const BoundLaunch& bound : step.launches) {
+    if (scalars.tokens < bound.launch->least || scalars.tokens > bound.launch->most) continue;
+    launch(step, bound, scalars);
+  }
+}
+
+void OpenClRun::write(LaunchArgument::Kind kind, size_t index, const std::vector<char>& bytes) {
+  cl::check(cl::api().EnqueueWriteBuffer(context_->queue(), memory_of(kind, index), 1, 0,
+                                         bytes.size(), bytes.data(), 0, nullptr, nullptr),
+            "writing to " + name());
+}
+
+void OpenClRun::read(LaunchArgument::Kind kind, size_t index, std::vector<char>* bytes) {
+  cl::check(cl::api().EnqueueReadBuffer(context_->queue(), memory_of(kind, index), 1, 0,
+                                        bytes->size(), bytes->data(), 0, nullptr, nullptr),
+            "reading from " + name());
+}
+
+double OpenClRun::run(const LaunchStep& step, const LaunchScalars& scalars) {
+  for (const std::vector<BoundStep>* steps : {&body_, &head_}) {
+    for (const BoundStep& bound : *steps) {
+      if (bound.step != &step) continue;
+      auto start = std::chrono::steady_clock::now();
+      run_launches(bound, scalars);
+      cl::check(cl::api().Finish(context_->queue()), step.place + " on " + name());
+      std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+      return passed.count();
+    }
+  }
+  return 0;
+}
+
 void OpenClRun::run_steps(const std::vector<BoundStep>& steps, LaunchScalars scalars) {
   scalars.capacity = capacity_;
   for (const BoundStep& step : steps) {
@@ -85,10 +112,7 @@ void OpenClRun::run_steps(const std::vector<BoundStep>& steps, LaunchScalars sca
       fail(ARK_CANCELLED, "the append was cancelled", "", "");
     }
     auto start = std::chrono::steady_clock::now();
-    for (const BoundLaunch& bound : step.launches) {
-      if (scalars.tokens < bound.launch->least || scalars.tokens > bound.launch->most) continue;
-      launch(step, bound, scalars);
-    }
+    run_launches(step, scalars);
     if (step.step->keep_layer >= 0) keep(*step.step, scalars.tokens);
     if (trace_) {
       cl::check(cl::api().Finish(context_->queue()), step.step->place);

@@ -7,10 +7,11 @@
 
 #include "device_run.h"
 #include "opencl_context.h"
+#include "step_images.h"
 
 namespace ark {
 
-class OpenClRun : public DeviceRun {
+class OpenClRun : public DeviceRun, public StepRunner {
  public:
   OpenClRun(std::shared_ptr<const OpenClContext> context, const DeviceModel& model,
             int64_t capacity, const std::atomic<bool>* cancelled);
@@ -20,6 +21,10 @@ class OpenClRun : public DeviceRun {
   std::vector<int32_t> kept_row(int32_t layer) const override;
   void set_trace(Trace trace) override { trace_ = std::move(trace); }
   const std::string& name() const override { return context_->device().name; }
+
+  void write(LaunchArgument::Kind kind, size_t index, const std::vector<char>& bytes) override;
+  void read(LaunchArgument::Kind kind, size_t index, std::vector<char>* bytes) override;
+  double run(const LaunchStep& step, const LaunchScalars& scalars) override;
 
  private:
   // A launch with its kernel; buffers are bound, scalars are set before each call.
@@ -35,6 +40,7 @@ class OpenClRun : public DeviceRun {
   std::vector<BoundStep> bind(const std::vector<LaunchStep>& steps);
   cl::Memory memory_of(LaunchArgument::Kind kind, size_t index) const;
   void run_steps(const std::vector<BoundStep>& steps, LaunchScalars scalars);
+  void run_launches(const BoundStep& step, const LaunchScalars& scalars);
   void launch(const BoundStep& step, const BoundLaunch& bound, const LaunchScalars& scalars);
   void keep(const LaunchStep& step, int64_t tokens);
   void report(const LaunchStep& step, int64_t rows, double seconds);

@@ -88,7 +88,9 @@ void Session::open_device() {
                            static_cast<int64_t>(model_->weights_bytes()),
                            model_->source().data(),
                            model_->source().size(),
-                           model_->manifest().vocab_size};
+                           model_->manifest().vocab_size,
+                           model_->manifest().context,
+                           model_->id()};
   auto* open = plan.code.present ? open_cuda : open_opencl;
   device_ = open(device, round_up(options_.context, kBlock), &cancelled_);
   for (const LaunchStep& step : plan.body) {

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import arkinfer
+from arkinfer.errors import ArkInferError
+from tests.support.manifests import reseal
 
 pytestmark = pytest.mark.platform
 if importlib.util.find_spec("tvm") is None:
@@ -67,3 +71,50 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert logits(bundle) == expected
+
+
+def spoil(bundle: Path, kernel: str) -> None:
+    """Let a kernel change the first element of its result, as a driver's fault might."""
+    source = (bundle / "kernels.cl").read_text()
+    found = re.search(
+        rf"__kernel void {kernel}_\d+_kernel\(([^)]*)\) {{\n(.*?)\n}}\n", source, re.S
+    )
+    assert found is not None
+    pointers = re.findall(r"__global (float|uint)\* restrict (\w+)_ptr", found.group(1))
+    kind, name = next(p for p in pointers if p[1] in ("y", "key"))
+    change = "+= 0.5f" if kind == "float" else "^= 0x4000u"
+    wrong = (
+        "\n  barrier(CLK_GLOBAL_MEM_FENCE);\n"
+        "  if (get_global_id(0) + get_global_id(1) + get_global_id(2) == 0) "
+        f"{name}_ptr[0] {change};"
+    )
+    end = found.end(2)
+    reseal(bundle, {"kernels.cl": (source[:end] + wrong + source[end:]).encode()})
+
+
+@pytest.mark.parametrize("kernel", ["rms_norm", "cache_append"])
+def test_a_wrong_kernel_is_never_used(
+    kernel: str, bundle: Path, tmp_path: Path, cache: Path
+) -> None:
+    copied = tmp_path / "wrong.ark"
+    shutil.copytree(bundle, copied)
+    spoil(copied, kernel)
+    says = rf"failed the self-test: launches.json: body\[\d+\] .*{kernel}_\d+_kernel.* differs from"
+    with pytest.raises(ArkInferError, match=says):
+        arkinfer.load(copied).session()
+    [verdict] = cache.glob("opencl-verdict-*")
+    first = verdict.stat().st_ino
+    with pytest.raises(ArkInferError, match=says):  # as it was found the first time
+        arkinfer.load(copied).session()
+    assert verdict.stat().st_ino == first
+
+
+def test_a_verdict_is_kept_and_used_while_it_is_sound(bundle: Path, cache: Path) -> None:
+    logits(bundle)
+    [verdict] = cache.glob("opencl-verdict-*")
+    first = verdict.stat().st_ino
+    logits(bundle)
+    assert verdict.stat().st_ino == first, "it was tested again"
+    verdict.write_bytes(verdict.read_bytes()[:-3])
+    logits(bundle)
+    assert verdict.stat().st_ino != first
