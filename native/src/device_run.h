@@ -65,4 +65,9 @@ std::unique_ptr<DeviceRun> open_opencl(const DeviceModel& model, int64_t capacit
 std::unique_ptr<DeviceRun> open_cuda(const DeviceModel& model, int64_t capacity,
                                      const std::atomic<bool>* cancelled);
 
+// Opens the system's Metal device and compiles the source for it. Raises ARK_EXECUTOR_FAILED, on
+// other systems than Apple's always, and ARK_OUT_OF_MEMORY.
+std::unique_ptr<DeviceRun> open_metal(const DeviceModel& model, int64_t capacity,
+                                      const std::atomic<bool>* cancelled);
+
 }  // namespace ark

@@ -82,7 +82,8 @@ Model::Model(const std::string& path, int32_t checksum) {
   MappedFile plan, compiled;
   for (const ManifestFile& entry : manifest_.files) {
     bool plans = entry.name == "plan.json" || entry.name == "launches.json";
-    bool kernels = entry.name == "kernels.cl" || entry.name == "modules.bin";
+    bool source = entry.name == "kernels.cl" || entry.name == "kernels.metal";
+    bool kernels = source || entry.name == "modules.bin";
     bool code = kernels || entry.name == "kernels.so" || entry.name == "kernels.json";
     bool small = plans || code || entry.name == "vocabulary.bin";
     bool beside = entry.name == "weights.bin" && checksum == ARK_CHECK_BESIDE;
@@ -122,11 +123,13 @@ Model::Model(const std::string& path, int32_t checksum) {
 }
 
 void Model::read_launches(const MappedFile& file) {
-  bool source = manifest_.file("kernels.cl");
   bool modules = manifest_.file("modules.bin");
-  if (!manifest_.file("weights.bin") || source == modules) {
+  int forms = modules;
+  for (const char* name : {"kernels.cl", "kernels.metal"}) forms += manifest_.file(name) ? 1 : 0;
+  if (!manifest_.file("weights.bin") || forms != 1) {
     fail(ARK_INVALID_BUNDLE, "manifest.json: files lists launches.json alone",
-         "weights.bin and either kernels.cl or modules.bin beside it", "compile the bundle again");
+         "weights.bin and one of kernels.cl, kernels.metal and modules.bin beside it",
+         "compile the bundle again");
   }
   launches_ = parse_launch_plan(file.data(), file.size(),
                                 {static_cast<int64_t>(weights_.size()), manifest_.vocab_size,

@@ -91,7 +91,8 @@ void Session::open_device() {
                            model_->manifest().vocab_size,
                            model_->manifest().context,
                            model_->id()};
-  auto* open = plan.code.present ? open_cuda : open_opencl;
+  const bool metal = model_->manifest().file("kernels.metal");
+  auto* open = plan.code.present ? open_cuda : metal ? open_metal : open_opencl;
   device_ = open(device, round_up(options_.context, kBlock), &cancelled_);
   for (const LaunchStep& step : plan.body) {
     if (step.keep_layer < 0) continue;

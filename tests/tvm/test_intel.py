@@ -30,7 +30,14 @@ def test_intel_opencl(name: str, tmp_path: Path) -> None:
         "LD_LIBRARY_PATH": str(DRIVER.parent),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", f"tests/tvm/{name}", "-k", "not llvm and not webgpu"]
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            f"tests/tvm/{name}",
+            "-k",
+            "not llvm and not webgpu and not metal",
+        ]
         + ["-q", "-p", "no:cacheprovider"],
         cwd=ROOT,
         env=os.environ | environment,

@@ -1,4 +1,4 @@
-"""Every kernel described in TIR against its reference: on this CPU, as OpenCL C, and as WGSL."""
+"""Every kernel described in TIR against its reference: on this CPU, as OpenCL C, WGSL and Metal."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ from arkinfer.kernels.swiglu import tir as swiglu_tir  # noqa: E402
 from arkinfer.tir.caches import Caches  # noqa: E402
 from arkinfer.tir.loops import Rows  # noqa: E402
 from tests.support.device_caches import cache_words  # noqa: E402
+from tests.support.metal_runner import MetalRunner, compiler  # noqa: E402
 from tests.support.tir_runner import (  # noqa: E402
     PLATFORM,
     HostRunner,
@@ -58,10 +59,14 @@ Array = NDArray[Any]
 TOLERANCE = 2e-6
 
 
-@pytest.fixture(scope="module", params=["llvm", "opencl", "webgpu"])
+@pytest.fixture(scope="module", params=["llvm", "opencl", "webgpu", "metal"])
 def runner(request: pytest.FixtureRequest) -> Runner:
     if request.param == "llvm":
         return HostRunner()
+    if request.param == "metal":
+        if compiler() is None:
+            pytest.skip("needs a C++ compiler, to run Metal's text on the CPU")
+        return MetalRunner()
     if request.param == "webgpu":
         if importlib.util.find_spec("wgpu") is None:
             pytest.skip("needs wgpu: pip install 'arkinfer[webgpu]'")
