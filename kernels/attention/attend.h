@@ -63,45 +63,41 @@ inline void run_tile(void* user, int64_t index, int32_t thread) {
   const Attention& a = *static_cast<const Attention*>(user);
   Place p = find_place(a, index);
   Workspace w = open_workspace(a, p, thread);
-  load_rows(a, p, w);
-  clear_rows(w.merged, 0, p.tokens * p.rows, a.padded);
   for (int64_t t = 0; t < p.tokens; t++) {
     BlockList list = list_blocks(a, p.head, p.first_token + t, w.items + t * list_capacity(a));
     w.readers[t] = {list, 0, list.count};
   }
+  fetch_first(a, w);
+  load_queries(a, p, w);
+  clear_rows(w.sums, 0, p.tokens * p.rows, a.padded);
+  clear_rows(w.merged, 0, p.tokens * p.rows, a.padded);
   walk_blocks(a, p, w, true);
   write_rows(a, p, w.merged);
 }
 
 // The sums of one segment of a tile of one token, kept until all segments are done.
-inline Sums partial_sums(const Attention& a, int64_t tile, int64_t segment) {
-  Sums s = {};
+inline void use_partial_sums(const Attention& a, int64_t tile, int64_t segment, Sums* s) {
   int64_t rows = round_up(a.tile_rows, kLanes);
-  s.high = a.partials + (tile * a.segments + segment) * (2 * rows + a.tile_rows * a.padded);
-  s.total = s.high + rows;
-  s.out = s.total + rows;
-  return s;
+  s->high = a.partials + (tile * a.segments + segment) * (2 * rows + a.tile_rows * a.padded);
+  s->total = s->high + rows;
+  s->out = s->total + rows;
 }
 
 inline void run_segment(void* user, int64_t index, int32_t thread) {
   const Attention& a = *static_cast<const Attention*>(user);
+  int64_t tile = index / a.segments;
   int64_t segment = index % a.segments;
-  Place p = find_place(a, index / a.segments);
+  Place p = find_place(a, tile);
   Workspace w = open_workspace(a, p, thread);
   BlockList list = list_blocks(a, p.head, p.first_token, w.items);
   int64_t first = smaller(segment * kSegment, list.count);
   w.readers[0] = {list, first, smaller(first + kSegment, list.count)};
-  if (first < list.count) {
-    load_rows(a, p, w);
-    walk_blocks(a, p, w, false);
-  } else {
-    clear_rows(w.sums, 0, p.rows, a.padded);
-  }
-  Sums to = partial_sums(a, index / a.segments, segment);
-  size_t rows = static_cast<size_t>(p.rows) * sizeof(float);
-  memcpy(to.high, w.sums.high, rows);
-  memcpy(to.total, w.sums.total, rows);
-  memcpy(to.out, w.sums.out, rows * static_cast<size_t>(a.padded));
+  fetch_first(a, w);
+  if (*w.loaded != tile) load_queries(a, p, w);
+  *w.loaded = tile;
+  use_partial_sums(a, tile, segment, &w.sums);
+  clear_rows(w.sums, 0, p.rows, a.padded);
+  walk_blocks(a, p, w, false);
 }
 
 inline void merge_segments(void* user, int64_t index, int32_t thread) {
@@ -110,7 +106,8 @@ inline void merge_segments(void* user, int64_t index, int32_t thread) {
   Workspace w = open_workspace(a, p, thread);
   clear_rows(w.merged, 0, p.rows, a.padded);
   for (int64_t s = 0; s < a.segments; s++) {
-    merge_rows(partial_sums(a, index, s), 0, w.merged, 0, p.rows, a.padded);
+    use_partial_sums(a, index, s, &w.sums);
+    merge_rows(w.sums, 0, w.merged, 0, p.rows, a.padded);
   }
   write_rows(a, p, w.merged);
 }
@@ -129,6 +126,9 @@ inline void run_attention(Attention* a) {
   if (a->segments <= 1) {
     run_parallel(*a->call, kv_heads * a->tiles, run_tile, a);
     return;
+  }
+  for (int32_t t = 0; t < a->call->parallel.threads; t++) {
+    *open_workspace(*a, find_place(*a, 0), t).loaded = -1;
   }
   run_parallel(*a->call, kv_heads * a->tiles * a->segments, run_segment, a);
   run_parallel(*a->call, kv_heads * a->tiles, merge_segments, a);

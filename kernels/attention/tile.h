@@ -45,6 +45,7 @@ struct Workspace {
   Caches caches;
   Reader* readers;
   Item* items;
+  int64_t* loaded;  // the tile whose queries these are
 };
 
 inline Sums take_sums(Cursor* at, int64_t padded, int64_t codes) {
@@ -72,6 +73,7 @@ inline Workspace take_workspace(const Attention& a, Cursor* at) {
   w.caches.value_block = at->take<float>(as_is ? 0 : kBlock * a.padded);
   w.readers = at->take<Reader>(kRowTile);
   w.items = at->take<Item>(kRowTile * list_capacity(a));
+  w.loaded = at->take<int64_t>(1);
   return w;
 }
 
@@ -98,8 +100,8 @@ inline void clear_rows(const Sums& s, int64_t first, int64_t rows, int64_t padde
   memset(s.out + first * padded, 0, static_cast<size_t>(rows * padded) * sizeof(float));
 }
 
-// Queries and empty sums of all rows; row r of token t is row t * p.rows + r.
-inline void load_rows(const Attention& a, const Place& p, const Workspace& w) {
+// Row r of token t becomes row t * p.rows + r.
+inline void load_queries(const Attention& a, const Place& p, const Workspace& w) {
   for (int64_t t = 0; t < p.tokens; t++) {
     const float* q = row<float>(*a.q, p.first_token + t);
     for (int64_t r = 0; r < p.rows; r++) {
@@ -107,7 +109,6 @@ inline void load_rows(const Attention& a, const Place& p, const Workspace& w) {
                  a.scale * kLog2E);
     }
   }
-  clear_rows(w.sums, 0, p.tokens * p.rows, a.padded);
 }
 
 // Adds the sums of one segment to those of the rows [first, first + rows).
@@ -134,6 +135,15 @@ inline void merge_rows(const Sums& from, int64_t from_first, const Sums& to, int
       }
     }
   }
+}
+
+// The keys that a walk begins with, which no block before them has fetched.
+inline void fetch_first(const Attention& a, const Workspace& w) {
+  const Reader& reader = w.readers[0];
+  if (reader.next == reader.end) return;
+  const char* keys = w.caches.key_at(item_at(a, reader.list, reader.next).block);
+  int64_t bytes = kv_key_block_bytes(w.caches.type, a.head_dim);
+  for (int64_t at = 0; at < bytes; at += 64) prefetch(keys + at);
 }
 
 // Sends all rows through the items [next, end) of their readers. With merge, the segments go to
