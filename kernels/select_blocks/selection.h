@@ -207,9 +207,15 @@ inline void score_item_segment(const Selection& s, const Item& i, int64_t head, 
     for (int64_t r = 0; r < i.q.rows; r += s.heads) {
       float* out = i.windows + r / s.heads * s.window_capacity + w;
       const float* scores = space.strip.scores + r * kKvBlock;
-      for (int64_t at = 0; at < smaller(n, i.fine[r] - w); at += kLanes) {
-        uint32_t lanes = lanes_below(i.fine[r] - w - at);
-        store(out + at, sum_heads(scores + at, i.lse + r, s.heads, lanes));
+      const float* lse = i.lse + r;
+      int64_t count = smaller(n, i.fine[r] - w);
+      for (int64_t at = 0; at < count; at += kLanes) {
+        store(out + at, sum_heads(scores + at, lse, s.heads));
+      }
+      // Apart from the sums, so that several logarithms are under way at once.
+      for (int64_t at = 0; at < count; at += kLanes) {
+        uint32_t lanes = lanes_below(count - at);
+        store(out + at, log_of_sum(load(out + at), scores + at, lse, s.heads, lanes));
       }
     }
   }

@@ -95,13 +95,18 @@ inline void merge_segments(const float* partial, int64_t segments, int64_t rows,
 
 inline V log2(V x) { return mul(log(x), set(kLog2E)); }
 
-// The logarithm of the sum of 2^(scores[g] - lse[g]) of 16 windows.
-inline V sum_heads(const float* scores, const float* lse, int64_t heads, uint32_t lanes) {
+// The sum of 2^(scores[g] - lse[g]) of 16 windows.
+inline V sum_heads(const float* scores, const float* lse, int64_t heads) {
   V total = zero();
   for (int64_t g = 0; g < heads; g++) {
     V value = sub(load(scores + g * kKvBlock), set(lse[g]));
     total = add(total, exp2(min(value, set(126.0f))));
   }
+  return total;
+}
+
+// Its logarithm: of total, or anew without bounds.
+inline V log_of_sum(V total, const float* scores, const float* lse, int64_t heads, uint32_t lanes) {
   V result = log2(total);
   if (largest(abs(select(lanes, result, zero()))) <= kSafe) return result;
   V top = set(kLowest);
