@@ -111,6 +111,27 @@ class OpenClRunner:
         return results
 
 
+class CudaRunner:
+    """Compiles for the first CUDA device, and launches it with what ``emit`` recorded."""
+
+    loops = Loops("cuda")
+
+    def run(self, function: Any, arguments: Arguments) -> dict[str, Array]:
+        """See :class:`Runner`."""
+        from arkinfer.backends.cuda import modules
+        from tests.support.cuda_program import DeviceCode
+
+        emitted = emit({"kernel": function}, device_target("cuda"))
+        kernel = emitted.kernels["kernel"]
+        scalars = {name: v for name, v in arguments.items() if isinstance(v, int)}
+        groups = [evaluate(size, scalars) for size in kernel.groups]
+        given = [arguments[name] for name in kernel.arguments]
+        code = DeviceCode(modules.portable(emitted.source))
+        found = code.run(kernel.name, given, groups, kernel.lanes)
+        names = [name for name in kernel.arguments if name not in kernel.scalars]
+        return dict(zip(names, found, strict=True))
+
+
 class WebGpuRunner:
     """Compiles WGSL for the first WebGPU device, and launches it as the webgpu backend does."""
 

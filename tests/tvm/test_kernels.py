@@ -43,10 +43,12 @@ from arkinfer.kernels.select_blocks import tir as select_tir  # noqa: E402
 from arkinfer.kernels.swiglu import tir as swiglu_tir  # noqa: E402
 from arkinfer.tir.caches import Caches  # noqa: E402
 from arkinfer.tir.loops import Rows  # noqa: E402
+from tests.support import cuda_program  # noqa: E402
 from tests.support.device_caches import cache_words  # noqa: E402
 from tests.support.metal_runner import MetalRunner, compiler  # noqa: E402
 from tests.support.tir_runner import (  # noqa: E402
     PLATFORM,
+    CudaRunner,
     HostRunner,
     OpenClRunner,
     Runner,
@@ -59,7 +61,7 @@ Array = NDArray[Any]
 TOLERANCE = 2e-6
 
 
-@pytest.fixture(scope="module", params=["llvm", "opencl", "webgpu", "metal"])
+@pytest.fixture(scope="module", params=["llvm", "opencl", "webgpu", "metal", "cuda"])
 def runner(request: pytest.FixtureRequest) -> Runner:
     if request.param == "llvm":
         return HostRunner()
@@ -67,6 +69,10 @@ def runner(request: pytest.FixtureRequest) -> Runner:
         if compiler() is None:
             pytest.skip("needs a C++ compiler, to run Metal's text on the CPU")
         return MetalRunner()
+    if request.param == "cuda":
+        if not cuda_program.WANTED:
+            pytest.skip("needs a CUDA device and ARK_TEST_CUDA=device")
+        return CudaRunner()
     if request.param == "webgpu":
         if importlib.util.find_spec("wgpu") is None:
             pytest.skip("needs wgpu: pip install 'arkinfer[webgpu]'")
