@@ -66,6 +66,7 @@ class Run:
         bundle: of the 8B shape, for this device.
         depths: contexts at which attention is measured, the last also whole decoding.
         chunk: tokens of a prompt's part.
+        repeats: of what is timed, where it is short; a tenth of them where it is long.
     """
 
     driver: Driver
@@ -74,6 +75,7 @@ class Run:
     bundle: Bundle
     depths: Sequence[int]
     chunk: int
+    repeats: int
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -82,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--depths", nargs="+", type=int, default=list(DEPTHS))
     parser.add_argument("--chunk", type=int, default=CHUNK)
+    parser.add_argument("--repeats", type=int, default=32, help="of everything that is timed")
     parser.add_argument("--quant", default="w4g128")
     parser.add_argument("--target", help="a device's name; by default the one of its capability")
     parser.add_argument("--copied", type=int, default=1 << 30, help="bytes to measure memory with")
@@ -96,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [Row(f"{driver.name}, sm_{driver.capability}: memory", f"{bandwidth / 1e9:.0f} GB/s")]
     with tempfile.TemporaryDirectory() as folder:
         bundle = compiled(driver, options, Path(folder))
-        run = Run(driver, torch, bandwidth, bundle, options.depths, options.chunk)
+        run = Run(
+            *(driver, torch, bandwidth, bundle, options.depths, options.chunk, options.repeats)
+        )
         for part in options.only:
             print(f"measuring {part}", file=sys.stderr)
             rows += _MEASURE[part](run)
@@ -182,7 +187,7 @@ def decode(run: Run) -> Iterator[Row]:
     for depth in (min(SHORT, min(run.depths)), max(run.depths) - 64):
         missing = depth - session.length
         session.append([int(t) for t in rng.integers(3, 200, missing)])
-        seconds[depth] = _decode_seconds(session)
+        seconds[depth] = _decode_seconds(session, run.repeats)
         read = sum(
             work.bytes
             for work in _work(run.bundle).at(depth, run.bundle.manifest.kv or "fp16").values()
@@ -263,10 +268,10 @@ def _compare(name: str, source: Path, quant: str, target: str, folder: Path) -> 
     return Row(name, text, goal="32, near-ties apart")
 
 
-def _decode_seconds(session: Session) -> float:
-    """Seconds of a token, the median of 32."""
+def _decode_seconds(session: Session, repeats: int) -> float:
+    """Seconds of a token, the median of some; the first ones warm."""
     samples = []
-    for token in range(5, 5 + 36):
+    for token in range(5, 5 + repeats + 4):
         start = time.perf_counter()
         session.append([token])
         samples.append(time.perf_counter() - start)

@@ -23,6 +23,7 @@ import pytest
 import arkinfer
 from arkinfer.errors import ArkInferError, InvalidBundleError
 from arkinfer.launch_table import code_of
+from benchmarks import cuda as benchmark
 from tests.support.fake_cuda import FakeCuda, available
 from tests.support.manifests import reseal
 from tests.support.tiny_models import SMALL_SPARSE
@@ -334,3 +335,26 @@ def test_every_step_has_code(llama: Path) -> None:
     code = code_of(arkinfer.load(llama).bundle)
     assert code is not None and code.architecture == "sm_87" and code.unresolved == 0
     assert {use.kernel for use in code.uses} >= {"matmul", "attention", "rms_norm", "embed"}
+
+
+def test_the_benchmark_runs_its_parts(
+    cuda: FakeCuda,
+    tiny_checkpoint: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What it prints here are no measurements: the driver's clock stands still."""
+    checkpoint = tiny_checkpoint("minicpm4.1-8b", sparse=SMALL_SPARSE)
+    options = ["--depths", "96", "192", "--chunk", "32", "--quant", "w4g32", "--copied", "4096"]
+    options += ["--repeats", "1"]
+    parts = ["--only", "steps", "decode", "prefill"]
+    benchmark.main(["--checkpoint", str(checkpoint), *options, *parts])
+    lines = capsys.readouterr().out.splitlines()
+    begins = [line.split("|")[1].strip() for line in lines]
+    assert begins[2:] == [
+        "Fake GPU, sm_87: memory",
+        *(f"attention of {n} at {depth}, one layer" for n in (1, 32) for depth in (96, 192)),
+        "decode at 96",
+        "decode at 128",
+        "decode at the largest depth over the smallest",
+        "prefill",
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import goals, picture, report
+from benchmarks import cuda, goals, picture, report
 from benchmarks.goals import Records
 from benchmarks.harness import files, limits, measure, record
 from benchmarks.harness.limits import Limits
@@ -257,3 +257,17 @@ def test_the_picture_takes_depths_from_slices_and_parts_from_the_last_shape() ->
     assert picture.by_depth(_records())["arkinfer w4g128 fp16"] == [(0, 0.5), (32768, 0.55)]
     assert picture.parts(_records(), "decode", "bandwidth") == {goals.OURS: 0.75}
     assert picture.parts({}, "prefill", "peak") == {}
+
+
+def test_without_a_cuda_device_the_benchmark_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARK_CUDA_LIBRARY", "/nowhere/libcuda.so.1")
+    with pytest.raises(SystemExit, match="no CUDA device: no driver can be opened"):
+        cuda.main([])
+
+
+def test_the_table_of_a_cuda_device() -> None:
+    rows = [cuda.Row("decode", "80 GB/s", "100 GB/s", 0.8, "≥ 0.80"), cuda.Row("x", "not run")]
+    assert cuda.table(rows).splitlines()[2:] == [
+        "| decode | 80 GB/s | 100 GB/s | 0.80 | ≥ 0.80 |",
+        "| x | not run |  |  |  |",
+    ]
