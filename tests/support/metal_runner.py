@@ -6,6 +6,7 @@ import ctypes
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +21,69 @@ from tests.support.tir_runner import Arguments, Array
 STUB = Path(__file__).parent / "metal_cpu"
 _VECTORS = {1: "uint", 2: "uint2", 3: "uint3"}
 _CALL = """
-struct Call {{
-  void** buffers;
-  const int* scalars;
-  uint x, y, z;
-}};
-
-static void body(int lane, const void* given) {{
+static void body_{name}(int lane, const void* given) {{
   const Call* call = static_cast<const Call*>(given);
   {name}({buffers}, *reinterpret_cast<const {name}_args_t*>(call->scalars),
          {vector}{{{group}}}, {vector}{{{lane}}});
 }}
-
-extern "C" int run(void** buffers, const int* scalars, const int* groups, int lanes) {{
-  Call call = {{buffers, scalars, 0, 0, 0}};
+extern "C" int run_{name}(void** buffers, const int* scalars, const int* groups, int lanes) {{
+  return run(buffers, scalars, groups, lanes, body_{name}, {meets});
+}}
+"""
+_RUN = """
+struct Call {
+  void** buffers;
+  const int* scalars;
+  uint x, y, z;
+};
+static int run(void** buffers, const int* scalars, const int* groups, int lanes,
+               void (*body)(int, const void*), bool meets) {
+  Call call = {buffers, scalars, 0, 0, 0};
   for (call.z = 0; call.z < (uint)groups[2]; call.z++)
     for (call.y = 0; call.y < (uint)groups[1]; call.y++)
-      for (call.x = 0; call.x < (uint)groups[0]; call.x++) {{
-        if ({meets}) {{
+      for (call.x = 0; call.x < (uint)groups[0]; call.x++) {
+        if (meets) {
           if (!metal::group.run(lanes, body, &call)) return 1;
-        }} else {{
+        } else {
           for (int lane = 0; lane < lanes; lane++) body(lane, &call);
-        }}
-      }}
+        }
+      }
   return 0;
-}}
+}
 """
 
 
 def compiler() -> str | None:
     """A C++ compiler, if there is one."""
     return shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+
+
+class MetalText:
+    """Metal source, compiled for this CPU."""
+
+    def __init__(self, text: str) -> None:
+        self.entries = source.entries(text)
+        calls = [_call(name, entry, text) for name, entry in self.entries.items()]
+        with tempfile.TemporaryDirectory() as folder:
+            self._library = _build(Path(folder), "".join([text, _RUN, *calls]))
+
+    def launch(
+        self,
+        name: str,
+        buffers: Sequence[Array],
+        scalars: Sequence[int],
+        groups: Sequence[int],
+        lanes: int,
+    ) -> None:
+        """Run a kernel over arrays, as the launcher binds them (native/src/metal_run.mm)."""
+        pairs = [number for value in scalars for number in (value, 0)]
+        code = getattr(self._library, f"run_{name}")(
+            (ctypes.c_void_p * len(buffers))(*(array.ctypes.data for array in buffers)),
+            (ctypes.c_int * len(pairs))(*pairs),
+            (ctypes.c_int * 3)(*groups),
+            lanes,
+        )
+        assert code == 0, f"threads of a group of {name} met at different barriers"
 
 
 class MetalRunner:
@@ -67,35 +100,24 @@ class MetalRunner:
         kernel = emitted.kernels["kernel"]
         text = source.join(emitted.source)
         source.check(text, emitted.kernels)
-        entry = source.entries(text)[kernel.name]
+        compiled = MetalText(text)
+        entry = compiled.entries[kernel.name]
         scalars = {name: v for name, v in arguments.items() if isinstance(v, int)}
         held = {name: np.array(arguments[name]) for name in entry.buffers}
-        pairs = [number for name in entry.scalars for number in (scalars[name], 0)]
         groups = [evaluate(size, scalars) for size in kernel.groups]
-        with tempfile.TemporaryDirectory() as folder:
-            library = _build(
-                Path(folder),
-                text + _call(kernel.name, entry, "threadgroup_barrier" in text),
-                "kernels",
-            )
-            pointers = [array.ctypes.data for array in held.values()]
-            code = library.run(
-                (ctypes.c_void_p * len(pointers))(*pointers),
-                (ctypes.c_int * len(pairs))(*pairs),
-                (ctypes.c_int * 3)(*groups),
-                kernel.lanes,
-            )
-        assert code == 0, "threads of a group met at different barriers"
+        given = [scalars[name] for name in entry.scalars]
+        compiled.launch(kernel.name, list(held.values()), given, groups, kernel.lanes)
         return held
 
 
-def _call(name: str, entry: source.Entry, barriers: bool) -> str:
+def _call(name: str, entry: source.Entry, text: str) -> str:
     buffers = ", ".join(
         f"static_cast<{element}*>(call->buffers[{i}])" for i, element in enumerate(entry.elements)
     )
+    own = text[text.index(f"kernel void {name}(") + 1 :].partition("kernel void ")[0]
     return _CALL.format(
         name=name,
-        meets=int(barriers),
+        meets=str("threadgroup_barrier" in own).lower(),
         buffers=buffers,
         vector=_VECTORS[entry.axes],
         group=", ".join(f"call->{axis}" for axis in "xyz"[: entry.axes]),
@@ -103,12 +125,12 @@ def _call(name: str, entry: source.Entry, barriers: bool) -> str:
     )
 
 
-def _build(folder: Path, text: str, name: str) -> ctypes.CDLL:
-    (folder / f"{name}.cc").write_text(text)
-    library = folder / f"{name}.so"
+def _build(folder: Path, text: str) -> ctypes.CDLL:
+    (folder / "kernels.cc").write_text(text)
+    library = folder / "kernels.so"
     command = [compiler() or "c++", "-std=c++17", "-O1", "-fPIC", "-shared", "-w", "-I", str(STUB)]
     # A product and a sum must not become one operation: results would differ by the compiler.
-    command += ["-ffp-contract=off", str(folder / f"{name}.cc"), "-o", str(library)]
+    command += ["-ffp-contract=off", str(folder / "kernels.cc"), "-o", str(library)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:4000]
     return ctypes.CDLL(str(library))

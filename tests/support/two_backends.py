@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import arkinfer
+from arkinfer.runtime.executor import Executor
 from arkinfer.runtime.session import Session
+
+Side = Session | Executor
 
 
 def sessions(
@@ -29,7 +33,7 @@ def error(found: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-def follow(both: list[Session], last: list[NDArray[Any]], steps: int, tolerance: float) -> None:
+def follow(both: Sequence[Side], last: list[NDArray[Any]], steps: int, tolerance: float) -> None:
     """Greedy decoding on both sides: the same tokens, near-ties apart."""
     for _ in range(steps):
         device, cpu = last
@@ -40,7 +44,7 @@ def follow(both: list[Session], last: list[NDArray[Any]], steps: int, tolerance:
         last = [session.append([token])[-1] for session in both]
 
 
-def compare_whole(both: list[Session], sparse: bool, tolerance: float) -> None:
+def compare_whole(both: Sequence[Side], sparse: bool, tolerance: float) -> None:
     """Prefill in chunks, verify-sized appends, decoding and rollback; selected blocks too."""
     prompt = [int(i) for i in np.random.default_rng(3).integers(3, 300, 100)]
     device, cpu = (session.append(prompt, all_logits=True) for session in both)

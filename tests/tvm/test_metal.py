@@ -19,8 +19,10 @@ import pytest
 
 import arkinfer
 from arkinfer import devices
+from arkinfer.bundle import Bundle
 from arkinfer.errors import ArkInferError, LoweringError
 from tests.support.tiny_models import SMALL_SPARSE
+from tests.support.two_backends import compare_whole
 
 pytestmark = pytest.mark.platform
 if importlib.util.find_spec("tvm") is None:
@@ -31,22 +33,27 @@ from arkinfer.kernels.rms_norm.tir import rms_norm  # noqa: E402
 from arkinfer.kernels.rope.tir import rope  # noqa: E402
 from arkinfer.tir.emit import Emitted, device_target, emit  # noqa: E402
 from arkinfer.tir.loops import Loops, Rows  # noqa: E402
+from tests.support.metal_model import MetalOnCpu  # noqa: E402
+from tests.support.metal_runner import compiler  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[("minicpm4.1-8b", SMALL_SPARSE, "apple-m1"), ("minicpm4-0.5b", None, "apple-a17-pro")],
-    ids=["sparse-m1", "dense-a17"],
-)
+CHECKPOINTS: dict[str, Any] = {
+    "sparse": ("minicpm4.1-8b", SMALL_SPARSE),
+    "dense": ("minicpm4-0.5b", None),
+}
+
+
+@pytest.fixture(scope="module", params=["sparse apple-m1", "dense apple-a17-pro"])
 def bundle(
     request: pytest.FixtureRequest,
     tiny_checkpoint: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, str]:
     """A tiny model compiled for a profile, and the profile's name."""
-    kind, sparse, target = request.param
+    form, target = request.param.split()
+    kind, sparse = CHECKPOINTS[form]
     checkpoint = tiny_checkpoint(kind, sparse=sparse)
     output = tmp_path_factory.mktemp("metal") / "a.ark"
     options: dict[str, Any] = {"context": 512, "chunk": 32, "quant": "w4g32"}
@@ -69,6 +76,21 @@ def test_a_bundle_is_whole(bundle: tuple[Path, str]) -> None:
         assert 0 < launch["lanes"] <= limits["work_group"]
         assert entry.threadgroup_bytes <= limits["shared_memory"]
     assert arkinfer.load(path).info.backend == "metal"
+
+
+@pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
+def test_a_whole_model_on_the_cpu(
+    bundle: tuple[Path, str], tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The emitted text and its launches, run by a stand-in for the launcher."""
+    opened = Bundle.open(bundle[0])
+    sparse = opened.manifest.model.sparse is not None
+    kind, settings = CHECKPOINTS["sparse" if sparse else "dense"]
+    source_folder = tiny_checkpoint(kind, sparse=settings)
+    options: dict[str, Any] = {"context": 512, "chunk": 32, "quant": "w4g32"}
+    cpu = arkinfer.compile(source_folder, output=tmp_path / "cpu.ark", **options)
+    session = arkinfer.load(cpu.path, activations="fp32").session()
+    compare_whole([MetalOnCpu(opened, 512), session], sparse, 5e-3)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="this system has Metal")
