@@ -20,8 +20,6 @@ constexpr int kCodeRows = 2;
 #endif
 // Queries are rounded to 14 bits and sign for int8 keys: 128 times one int8 plus another.
 constexpr int64_t kQueryLevels = 127 * 128;
-// Where 16-bit codes of queries lie among four: those of every second dimension side by side.
-constexpr int kPlace[4] = {0, 2, 1, 3};
 
 struct Queries {
   int64_t rows;
@@ -29,7 +27,7 @@ struct Queries {
   DType keys;
   float* floats;    // [rows][head_dim], times the softmax scale
   float* scales;    // of the codes of a row
-  int16_t* codes;   // [rows][P]
+  int16_t* codes;   // [rows][P], of four those of every second dimension side by side
   int8_t* high;     // [rows][P], codes = 128 high + low
   int8_t* low;      // [rows][P]
   int32_t* totals;  // of the codes of a row
@@ -49,6 +47,20 @@ inline Queries take_queries(Cursor* at, int64_t rows, int64_t head_dim, DType ke
   return q;
 }
 
+// Sixteen codes as the products below want them.
+ARK_INLINE void set_codes(const Queries& q, int64_t at, I codes) {
+#if defined(ARK_ISA_avx2)
+  __m256i words =
+      _mm256_packs_epi32(_mm256_shuffle_epi32(codes.a, 0xd8), _mm256_shuffle_epi32(codes.b, 0xd8));
+  auto* to = reinterpret_cast<__m256i*>(q.codes + at);
+  _mm256_storeu_si256(to, _mm256_permute4x64_epi64(words, 0xd8));
+#else
+  I upper = sar<7>(add(codes, iset(64)));
+  store_i8(q.high + at, upper);
+  store_i8(q.low + at, sub(codes, shl<7>(upper)));
+#endif
+}
+
 // Row r from the floats of one head.
 inline void set_query(const Queries& q, int64_t r, const float* x, float scale) {
   float* floats = q.floats + r * q.head_dim;
@@ -63,21 +75,14 @@ inline void set_query(const Queries& q, int64_t r, const float* x, float scale) 
   find_range(floats, q.head_dim, &low, &high);
   float most = static_cast<float>(levels);
   q.scales[r] = (high > -low ? high : -low) / most;
-  q.totals[r] = 0;
+  I total = izero();
   int64_t padded = kv_padded(q.head_dim, kLanes);
   for (int64_t j = 0; j < padded; j += kLanes) {
-    int32_t codes[kLanes];
-    I lanes = codes_of(load_upto(floats + j, q.head_dim - j), 0, q.scales[r], -most, most);
-    memcpy(codes, &lanes, sizeof(codes));
-    for (int64_t i = 0; i < kLanes; i++) {
-      int64_t at = r * padded + j + i;
-      int32_t upper = (codes[i] + 64) >> 7;
-      q.codes[r * padded + j + i / 4 * 4 + kPlace[i % 4]] = static_cast<int16_t>(codes[i]);
-      q.high[at] = static_cast<int8_t>(upper);
-      q.low[at] = static_cast<int8_t>(codes[i] - 128 * upper);
-      q.totals[r] += codes[i];
-    }
+    I codes = codes_of(load_upto(floats + j, q.head_dim - j), 0, q.scales[r], -most, most);
+    set_codes(q, r * padded + j, codes);
+    total = add(total, codes);
   }
+  q.totals[r] = sum(total);
 }
 
 // ---- floats ---------------------------------------------------------------------------------
@@ -142,8 +147,8 @@ ARK_INLINE void add_to(__m256i* total, __m256i x) {
 
 // Products of 16-bit integers take no more instructions than those of signed bytes do here, and
 // leave the queries their precision. Of the four dimensions that lie side by side the first and
-// third make one vector and the second and fourth another, as kPlace puts those of queries: so
-// each window's sum stays in one place.
+// third make one vector and the second and fourth another, as set_codes does with queries: so each
+// window's sum stays in one place.
 template <int R, bool First>
 ARK_INLINE void score_codes_from(const Queries& q, int64_t first, const KeyStrip& strip,
                                  V key_scales, float* scores) {
