@@ -56,7 +56,8 @@ class WebGpuExecutor(TokenSequence):
             "cache": [self._allocate(c.size, f"the cache {c.name}") for c in table.caches],
             "weight": list(loaded.weights),
         }
-        count = sum(len(step.launches) for step in (*table.body, *table.head))
+        steps = (*table.body, *table.head)
+        count = sum(len(step.launches) for step in steps)
         self._uniforms = np.zeros((count, _UNIFORM_BYTES // 4), np.int32)
         self._uniform_buffer = self._gpu.buffer(
             max(self._uniforms.nbytes, _UNIFORM_BYTES),
@@ -69,7 +70,7 @@ class WebGpuExecutor(TokenSequence):
             "logits on the host",
         )
         # The last row of what each layer chose.
-        kept = [step.kept for step in table.body if step.kept is not None]
+        kept = [step.kept for step in steps if step.kept is not None]
         self._kept: dict[int, tuple[Kept, Any]] = {
             k.layer: (k, self._allocate(4 * k.columns, f"blocks of layer {k.layer}")) for k in kept
         }
@@ -83,15 +84,14 @@ class WebGpuExecutor(TokenSequence):
             DeviceError: the device was lost or had no memory left; says at what.
         """
         self.check(tokens)
-        before, chunk, most = self._length, self._table.chunk, self._table.output_rows
+        before, chunk = self._length, self._table.chunk
         self._seen = 0
         found: list[NDArray[np.float32]] = []
         try:
             for start in range(0, len(tokens), chunk):
                 part = np.array(tokens[start : start + chunk], np.int32)
-                rows = range(0, len(part), most) if all_logits else ()
-                if not all_logits and start + len(part) == len(tokens):
-                    rows = range(len(part) - 1, len(part))
+                wanted = len(part) if all_logits else int(start + len(part) == len(tokens))
+                rows = range(len(part) - wanted, len(part))
                 found += self._run(part, before + len(tokens), rows)
                 self._length += len(part)
         except BaseException:
@@ -128,24 +128,22 @@ class WebGpuExecutor(TokenSequence):
     def _run(
         self, tokens: NDArray[np.int32], total: int, rows: Sequence[int]
     ) -> list[NDArray[np.float32]]:
-        """Run the body for tokens, and the head from each of ``rows`` on; gives the logits."""
+        """Run the body for tokens, and the head for those of ``rows``; gives their logits."""
         queue, table, past = self._gpu.device.queue, self._table, self._length
         what = f"the step for tokens {past} to {past + len(tokens) - 1}"
-        scalars = {"tokens": len(tokens), "past": past, "total": total}
         with self._gpu.during(what):
             queue.write_buffer(self._memory["slot"][table.token_ids], 0, tokens)
             encoder = self._gpu.device.create_command_encoder()
-        self._encode(encoder, self._body, scalars)
+        self._encode(encoder, self._body, {"tokens": len(tokens), "past": past, "total": total})
         found = []
-        for row in rows:
-            count = (
-                len(tokens) - row if len(rows) == 1 else min(table.output_rows, len(tokens) - row)
-            )
-            self._encode_head(encoder, row, count)
+        for start in range(0, len(rows), table.output_rows):
+            part = rows[start : start + table.output_rows]
+            if start:
+                encoder = self._gpu.device.create_command_encoder()
+            self._encode_head(encoder, part[0], len(part))
             with self._gpu.during(what):
                 queue.submit([encoder.finish()])
-                found.append(self._read_logits(count))
-                encoder = self._gpu.device.create_command_encoder()
+                found.append(self._read_logits(len(part)))
         if not rows:
             with self._gpu.during(what):
                 queue.submit([encoder.finish()])
@@ -179,6 +177,8 @@ class WebGpuExecutor(TokenSequence):
                     compute = encoder.begin_compute_pass()
         compute.end()
         places = [bound.place for step in steps for bound in step.launches]
+        if not places:
+            return
         with self._gpu.during("sending scalars"):
             self._gpu.device.queue.write_buffer(
                 self._uniform_buffer,
