@@ -54,7 +54,7 @@ class CudaBackend:
         compiler = nvcc.find()
         architecture = nvcc.Architecture.of(device.arch)
         target = tvm.target.Target(
-            {"kind": "cuda", "arch": architecture.name}, host={"kind": "llvm"}
+            {"kind": "cuda", "arch": f"sm_{architecture.capability}"}, host={"kind": "llvm"}
         )
         kernels: list[CudaKernels] = []
 

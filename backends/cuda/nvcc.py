@@ -104,7 +104,7 @@ class Compiler:
                 raise KernelBuildError(
                     f"nvcc does not compile {what} for {architecture.name}: "
                     f"{_important(log)[:_LOG_CHARACTERS]}",
-                    remedy="nvcc --list-gpu-arch lists what it compiles for",
+                    remedy=_remedy(log),
                 )
             code = made.read_bytes()
         # PTX is text, which the driver takes with its end marked.
@@ -158,6 +158,14 @@ def _packaged() -> str | None:
     folders = list(spec.submodule_search_locations or ()) if spec else []
     found = [path for folder in folders for path in Path(folder).glob("cu*/bin/nvcc")]
     return str(max(found)) if found else None
+
+
+def _remedy(log: str) -> str:
+    if "host compiler" in log:
+        return "install the C++ compiler that nvcc reads sources with, such as g++"
+    if "architecture" in log:
+        return "nvcc --list-gpu-arch lists what it compiles for; take a newer one"
+    return ""
 
 
 def _important(log: str) -> str:

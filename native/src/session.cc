@@ -192,7 +192,10 @@ void Session::run_chunk(const int32_t* tokens, int64_t n, int64_t total) {
 }
 
 void Session::run_head(int64_t first_row, int64_t rows, float* logits) {
-  if (device_) return device_->run_head(first_row, rows, logits);
+  if (device_) {
+    device_->run_head(first_row, rows, logits);
+    return model_->wait_for_check();
+  }
   const Plan& plan = model_->plan();
   auto row_bytes = static_cast<size_t>(plan.buffers[plan.head_input].columns) * sizeof(float);
   std::memcpy(buffer(plan.head_rows),

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import arkinfer
-from arkinfer.errors import ArkInferError, InvalidBundleError
+from arkinfer.errors import ArkInferError, DamagedBundleError, InvalidBundleError
 from arkinfer.launch_table import code_of
 from benchmarks import cuda as benchmark
 from tests.support.fake_cuda import FakeCuda, available
@@ -94,6 +94,20 @@ def test_tiny_models(
     for layer in range(2 if sparse else 0):
         found, expected = (session.selected_blocks(layer) for session in both)
         assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_any_device_runs_what_is_compiled_for_none(
+    cuda: FakeCuda, llama: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"context": 128, "chunk": 16, "quant": "w4g32"}
+    source = tiny_checkpoint("llama")
+    bundle = arkinfer.compile(source, target="cuda", output=tmp_path / "a.ark", **options)
+    code = code_of(bundle)
+    assert code is not None and (code.architecture, code.form) == ("compute_80", "ptx")
+    cuda.set("capability", 121)
+    found = arkinfer.load(bundle.path).session().append([5, 6])[-1]
+    cuda.set("capability", 87)
+    assert np.array_equal(found, arkinfer.load(llama).session().append([5, 6])[-1])
 
 
 def test_a_token_is_one_graph(cuda: FakeCuda, llama: Path) -> None:
@@ -328,6 +342,15 @@ def test_launches_that_do_not_fit_the_code_are_refused(
     change(plan)
     reseal(copied, {"launches.json": json.dumps(plan).encode()})
     with pytest.raises(ArkInferError, match=says):
+        arkinfer.load(copied).session().append([5])
+
+
+def test_damaged_weights_give_no_answer(cuda: FakeCuda, llama: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(llama, tmp_path / "damaged.ark")
+    weights = bytearray((copied / "weights.bin").read_bytes())
+    weights[-1] ^= 1
+    (copied / "weights.bin").write_bytes(weights)
+    with pytest.raises(DamagedBundleError, match="weights.bin"):
         arkinfer.load(copied).session().append([5])
 
 

@@ -76,6 +76,19 @@ def test_a_kernel_that_does_not_compile_carries_the_log(tmp_path: Path) -> None:
         unit.build(compiler, Architecture.of("sm_87"))
 
 
+@pytest.mark.parametrize(
+    ("log", "says"),
+    [
+        ("nvcc fatal : Failed to preprocess host compiler properties.", "such as g.."),
+        ("nvcc fatal : Unsupported gpu architecture 'compute_110'", "take a newer one"),
+    ],
+)
+def test_what_nvcc_lacks_is_named(log: str, says: str, tmp_path: Path) -> None:
+    compiler = Compiler(script(tmp_path / "nvcc", f'echo "{log}" >&2; exit 1'), 13000)
+    with pytest.raises(KernelBuildError, match=says):
+        modules.portable("").build(compiler, Architecture.of("sm_110"))
+
+
 def test_what_nvcc_is_asked_for(tmp_path: Path) -> None:
     """Machine code for a device, PTX with its end marked for any; macros to their last bit."""
     text = 'for a in "$@"; do last=$a; echo "$a" >>"$0.log"; done\n'

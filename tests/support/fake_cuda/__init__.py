@@ -31,7 +31,8 @@ class FakeCuda:
         command += ["-Werror", "-o", str(self.library), str(HERE / "driver.cc"), "-ldl"]
         subprocess.run(command, check=True)
         self.nvcc = folder / "nvcc"
-        self.nvcc.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{HERE / "nvcc.py"}" "$@"\n')
+        line = f'"{sys.executable}" "{HERE / "nvcc.py"}" --kept "{folder}"'
+        self.nvcc.write_text(f'#!/bin/sh\nexec {line} "$@"\n')
         self.nvcc.chmod(0o755)
         self._driver = ctypes.CDLL(str(self.library))
         self._driver.fake_error.restype = ctypes.c_char_p
