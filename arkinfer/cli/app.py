@@ -26,6 +26,7 @@ COMMANDS = {
     "inspect": "Show what is in a bundle and the memory it needs.",
     "verify": "Compare every stage of a bundle with the reference.",
     "devices": "List the targets, and describe this machine.",
+    "tune": "Measure which kernels are faster here, and use those.",
     "bench": "Measure prefill and decode speed.",
 }
 _HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}

@@ -58,6 +58,7 @@ def bench(
     read bandwidth; that is measured in the same run, and the fraction reached
     is shown.
     """
+    from arkinfer import tuning
     from arkinfer.api import load
     from arkinfer.bench import Settings, measure
     from arkinfer.cli import show
@@ -83,6 +84,8 @@ def bench(
         "device": model.bundle.manifest.device.get("name"),
         "quantization": model.bundle.manifest.quantization.requested,
         "isa": native.isa if native else None,
+        "kernels": kernels.value,
+        "compiled": tuning.state(model.bundle),
         "threads": native.threads if native else None,
         "kv": model.info.kv,
         "activations": activations.value,
@@ -108,6 +111,7 @@ def bench(
         [
             ("digest", record["bundle_digest"]),
             ("kernels", f"{native.isa}, {native.threads} threads" if native else "not native"),
+            *([("its own", f"{kernels.value}: {own}")] if (own := record["compiled"]) else []),
             ("prefill", f"{result.prefill:.1f} tokens/s ({prompt} tokens after {depth})"),
             ("decode", f"{result.decode:.1f} tokens/s ({generate} tokens after {depth})"),
             ("bandwidth", _bandwidth(result)),

@@ -29,7 +29,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show what is in a bundle, and the memory that it needs at each context length."""
-    from arkinfer import kv_types, launch_table, memory
+    from arkinfer import kv_types, launch_table, memory, tuning
     from arkinfer.bundle import Bundle
     from arkinfer.cli import device_records, device_views, show
     from arkinfer.system import available_memory
@@ -56,6 +56,7 @@ def inspect(
                 "available_memory": free,
                 "memory_of": where,
                 "code": dataclasses.asdict(code) if code else None,
+                "kernels": tuning.state(opened),
                 "operators": operators,
                 "predicted": predicted,
             }
@@ -134,6 +135,7 @@ def _short(row: str) -> str:
 
 
 def _facts(bundle: Bundle) -> list[tuple[str, str]]:
+    from arkinfer import tuning
     from arkinfer.cli.show import size
 
     manifest = bundle.manifest
@@ -173,6 +175,8 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
             ", ".join(f"{n} {v:g}" for n, v in manifest.generation.items()) or "greedy",
         ),
     ]
+    if kernels := tuning.state(bundle):
+        pairs.append(("kernels", kernels))
     pairs += [(name, size(entry.bytes)) for name, entry in manifest.files.items()]
     return pairs
 

@@ -149,12 +149,15 @@ def run(
         "stop": tuple(stop or ()),
     }
 
+    from arkinfer import tuning
     from arkinfer.api import load
 
     started = time.perf_counter()
     model = load(
         bundle, context, threads, backend, kv, activations.value, isa=isa, kernels=kernels.value
     )
+    if note := tuning.notice(model.bundle):
+        print(f"note: {note}", file=sys.stderr)
     model.sampling(**sampling)  # refuses bad values before the weights are touched
     if text is None:
         from arkinfer.cli import repl

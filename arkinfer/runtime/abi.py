@@ -208,6 +208,7 @@ SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
         ],
     ),
     "ark_isas": (c_char_p, []),
+    "ark_cpu": (c_char_p, []),
 }
 
 

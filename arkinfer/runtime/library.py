@@ -113,6 +113,12 @@ def checksum(data: bytes | bytearray | memoryview | np.ndarray) -> int:
     return int(load().ark_checksum(array.ctypes.data, array.size))
 
 
+def cpu_name() -> str:
+    """What this CPU calls itself; empty where it has no name."""
+    name: bytes = load().ark_cpu()
+    return name.decode("utf-8", "replace")
+
+
 def instruction_sets() -> list[str]:
     """Kernel sets of this build that this CPU runs, best first."""
     names: bytes = load().ark_isas()

@@ -71,10 +71,17 @@ class Caches:
             return T.Cast("float32", both[0]), T.Cast("float32", both[1])
         return halves.low(cache[at] & halves.u32(0xFFFF)), halves.high(cache[at])
 
+    def rounded(self, value: Any) -> Any:
+        """A float32 as an element of one number; beyond the largest half, that."""
+        if self.dtype == "f32":
+            return value
+        most = T.float32(65504)
+        return T.Cast("float16", T.max(T.min(value, most), T.float32(0) - most))
+
     def store(self, cache: Any, at: Any, is_key: bool, first: Any, second: Any) -> None:
         """Write a pair."""
         if self.single:
-            T.buffer_store(cache, T.Cast(self.element, first), [at])
-            T.buffer_store(cache, T.Cast(self.element, second), [at + (BLOCK if is_key else 1)])
+            T.buffer_store(cache, self.rounded(first), [at])
+            T.buffer_store(cache, self.rounded(second), [at + (BLOCK if is_key else 1)])
         else:
             T.buffer_store(cache, halves.pack(first, second), [at])

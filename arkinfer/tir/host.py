@@ -12,6 +12,8 @@ from tvm import s_tir, tirx
 from tvm.tirx.build import codegen_build, split_host_device_mods
 
 from arkinfer.errors import LoweringError
+from arkinfer.tir.emit import size_of
+from arkinfer.tir.sizes import Size
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,11 @@ def workspace(function: Any) -> int:
 
     walk(function.body)
     return total
+
+
+def groups(function: Any) -> Size:
+    """How often the parallel loop of a description runs, from its scalars."""
+    return size_of(fuse_groups(function).body.block.body.extent)
 
 
 def parameters(function: Any) -> tuple[str, ...]:

@@ -156,6 +156,7 @@ class _Table:
             "function": launch.kernel,
             "least": launch.least,
             "most": launch.most,
+            "groups": host.groups(self._kernels.functions[launch.kernel]),
             "arguments": arguments,
         }
 

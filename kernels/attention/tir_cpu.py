@@ -17,8 +17,6 @@ from arkinfer.tir.functions import exp
 from arkinfer.tir.halves import constant
 from arkinfer.tir.loops import Loops, Rows, ceil_div
 
-_WIDTH = 16
-
 
 def attend(loops: Loops, shape: Shape, q: Rows, y: Rows) -> Any:
     """See :func:`arkinfer.kernels.attention.tir.attend`; caches hold one number an element."""
@@ -27,10 +25,11 @@ def attend(loops: Loops, shape: Shape, q: Rows, y: Rows) -> Any:
     # Few tokens come one by one: a group would hold rows that nobody asked for.
     group_tokens = 1 if splits > 1 else shape.group_tokens
     rows = group_tokens * per_head
-    tile = next(count for count in (4, 3, 2, 1) if rows % count == 0)
+    tile = next(count for count in (6, 5, 4, 3, 2, 1) if rows % count == 0)
     size, scale = shape.block_size, shape.scale
-    # Vectors of keys of a block, and of dimensions.
-    across, width = math.gcd(size, _WIDTH), math.gcd(head_dim, _WIDTH)
+    # Vectors of keys of a block, and of dimensions: as many sums as 16 registers hold with AVX2.
+    most_wide = 32 if tile < 4 else 16
+    across, width = math.gcd(size, most_wide), math.gcd(head_dim, most_wide)
     at_q, at_y = q.at, y.at
     row_width = caches.kv_heads * (1 + most)
 
@@ -65,7 +64,7 @@ def attend(loops: Loops, shape: Shape, q: Rows, y: Rows) -> Any:
                     # Of each row: the highest score so far, and the sum of weights.
                     highest = T.alloc_buffer((rows,), "float32", scope="global")
                     weights = T.alloc_buffer((rows,), "float32", scope="global")
-                    part = T.alloc_buffer((tile * _WIDTH,), "float32", scope="local")
+                    part = T.alloc_buffer((tile * most_wide,), "float32", scope="local")
                     bounds = T.alloc_buffer((4,), "int32", scope="local")
                     place = T.alloc_buffer((2,), "int32", scope="local")
                     for r in T.serial(rows):
@@ -92,8 +91,8 @@ def attend(loops: Loops, shape: Shape, q: Rows, y: Rows) -> Any:
                     bounds[1] = split * ceil_div(bounds[0], splits)
                     bounds[2] = T.min(bounds[1] + ceil_div(bounds[0], splits), bounds[0])
                     for entry in T.serial(T.max(bounds[2] - bounds[1], 0)):
-                        best = T.alloc_buffer((_WIDTH,), "float32", scope="local")
-                        total = T.alloc_buffer((_WIDTH,), "float32", scope="local")
+                        best = T.alloc_buffer((across,), "float32", scope="local")
+                        total = T.alloc_buffer((across,), "float32", scope="local")
                         older = T.alloc_buffer((2,), "float32", scope="local")
                         bounds[3] = bounds[1] + entry
                         if most > 0:
@@ -108,11 +107,11 @@ def attend(loops: Loops, shape: Shape, q: Rows, y: Rows) -> Any:
                             for c in T.serial(size // across):
                                 for i in T.unroll(tile):
                                     for o in T.vectorized(across):
-                                        part[i * _WIDTH + o] = T.float32(0)
+                                        part[i * most_wide + o] = T.float32(0)
                                 for d in T.serial(head_dim):
                                     for i in T.unroll(tile):
                                         for o in T.vectorized(across):
-                                            part[i * _WIDTH + o] += queries[
+                                            part[i * most_wide + o] += queries[
                                                 (band_rows * tile + i) * head_dim + d
                                             ] * T.Cast(
                                                 "float32",
@@ -126,7 +125,7 @@ def attend(loops: Loops, shape: Shape, q: Rows, y: Rows) -> Any:
                                                 <= past
                                                 + band * group_tokens
                                                 + (band_rows * tile + i) // per_head,
-                                                part[i * _WIDTH + o],
+                                                part[i * most_wide + o],
                                                 T.float32(NEVER),
                                             )
                                         )
@@ -164,13 +163,13 @@ def attend(loops: Loops, shape: Shape, q: Rows, y: Rows) -> Any:
                             for step in T.serial(head_dim // width):
                                 for i in T.unroll(tile):
                                     for o in T.vectorized(width):
-                                        part[i * _WIDTH + o] = sums[
+                                        part[i * most_wide + o] = sums[
                                             (band_rows * tile + i) * head_dim + step * width + o
                                         ]
                                 for k in T.serial(size):
                                     for i in T.unroll(tile):
                                         for o in T.vectorized(width):
-                                            part[i * _WIDTH + o] += scores[
+                                            part[i * most_wide + o] += scores[
                                                 (band_rows * tile + i) * BLOCK + k
                                             ] * T.Cast(
                                                 "float32",
@@ -180,7 +179,7 @@ def attend(loops: Loops, shape: Shape, q: Rows, y: Rows) -> Any:
                                     for o in T.vectorized(width):
                                         sums[
                                             (band_rows * tile + i) * head_dim + step * width + o
-                                        ] = part[i * _WIDTH + o]
+                                        ] = part[i * most_wide + o]
                     for r in T.serial(rows):
                         place[0] = band * group_tokens + r // per_head
                         place[1] = (

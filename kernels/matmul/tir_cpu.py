@@ -70,6 +70,8 @@ def few_rows(
     """
     outputs, group, groups, per_word = panels.outputs, panels.group, panels.groups, panels.per_word
     words, quantized, whole = group // per_word, panels.scheme is not None, outputs % PANEL == 0
+    # Sums of one output that run beside each other, so that none waits for the one before.
+    chains = min(max(1, FEW_TILE // tile), per_word)
     at_x, at_y, at_addend = x.at, y.at, (addend or y).at
     residual_in = residual
 
@@ -97,7 +99,7 @@ def few_rows(
                 T.writes()
                 for band in T.serial(ceil_div(tokens, tile)):
                     total = T.alloc_buffer((tile * PANEL,), "float32", scope="local")
-                    part = T.alloc_buffer((tile * PANEL,), "float32", scope="local")
+                    part = T.alloc_buffer((tile * chains * PANEL,), "float32", scope="local")
                     word = T.alloc_buffer((PANEL,), panels.codes_type, scope="local")
                     scale = T.alloc_buffer((PANEL,), "float32", scope="local")
                     # Rows behind the last are computed as the last once more, and not stored.
@@ -107,7 +109,7 @@ def few_rows(
                         for o in T.vectorized(PANEL):
                             total[i * PANEL + o] = T.float32(0)
                     for g in T.serial(groups):
-                        for i in T.unroll(tile):
+                        for i in T.unroll(tile * chains):
                             for o in T.vectorized(PANEL):
                                 part[i * PANEL + o] = T.float32(0)
                         for w in T.serial(words):
@@ -116,17 +118,23 @@ def few_rows(
                             for j in T.unroll(per_word):
                                 for i in T.unroll(tile):
                                     for o in T.vectorized(PANEL):
-                                        part[i * PANEL + o] += (
+                                        part[(i * chains + j % chains) * PANEL + o] += (
                                             panels.code(word[o], j)
                                             * x[at_x(row[i], g * group + w * per_word + j)]
                                         )
+                        for i in T.unroll(tile):
+                            for c in T.unroll(chains - 1):
+                                for o in T.vectorized(PANEL):
+                                    part[i * chains * PANEL + o] += part[
+                                        (i * chains + c + 1) * PANEL + o
+                                    ]
                         if quantized:
                             for o in T.vectorized(PANEL):
                                 scale[o] = T.Cast("float32", scales[panels.group_at(panel, g, o)])
                             for i in T.unroll(tile):
                                 for o in T.vectorized(PANEL):
                                     total[i * PANEL + o] += (
-                                        scale[o] * part[i * PANEL + o]
+                                        scale[o] * part[i * chains * PANEL + o]
                                         + panels.second(
                                             scale[o], offsets[panels.group_at(panel, g, o)]
                                         )
@@ -135,7 +143,7 @@ def few_rows(
                         else:
                             for i in T.unroll(tile):
                                 for o in T.vectorized(PANEL):
-                                    total[i * PANEL + o] += part[i * PANEL + o]
+                                    total[i * PANEL + o] += part[i * chains * PANEL + o]
                     for i in T.unroll(tile):
                         if band * tile + i < tokens:
                             for o in T.vectorized(PANEL):

@@ -271,6 +271,8 @@ ARK_API ark_status ark_kernel_run(const char* kernel, const char* isa, const ark
                                   const uint64_t* ancestors, const int32_t* depths);
 /* Space-separated names of the kernel sets that this build holds and this CPU runs, best first. */
 ARK_API const char* ark_isas(void);
+/* What this CPU calls itself, or "". Tables of "arkinfer tune" hold for one CPU. */
+ARK_API const char* ark_cpu(void);
 
 #ifdef __cplusplus
 }

@@ -57,12 +57,14 @@ class Binder {
     }
     scratch_ = std::max(scratch_, bound->compiled->bytes);
     const CompiledLibrary& library = model_.compiled_library();
+    if (options_.kernels == ARK_KERNELS_TUNED) bound->tuning = model_.tuning();
     auto bind_all = [&](const std::vector<CompiledStep>& from, std::vector<BoundStep>* steps) {
       for (size_t i = 0; i < from.size(); i++) {
         BoundStep& step = (*steps)[i];
         if (from[i].launches.empty() || !reads_its_caches(*plan, *step.plan)) continue;
         step.compiled = std::make_unique<CompiledCall>(*plan, from[i], library, data_of(*step.plan),
                                                        *bound->compiled, capacity);
+        step.compiled->choose_by(bound->tuning.get(), options_.activations);
       }
     };
     bind_all(plan->body, &bound->body);

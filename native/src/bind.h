@@ -62,6 +62,7 @@ struct BoundPlan {
   std::vector<BoundStep> head;
   int64_t scratch_bytes = 0;
   std::unique_ptr<CompiledMemory> compiled;  // of the steps that have a CompiledCall
+  std::unique_ptr<Tuning> tuning;            // what they choose by, if anything
 };
 
 // Where a session's memory is. Without it, binding still does every check and sizes the scratch.

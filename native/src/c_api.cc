@@ -12,6 +12,7 @@
 #include "last_error.h"
 #include "session.h"
 #include "thread_pool.h"
+#include "tuning.h"
 
 #ifndef ARK_VERSION
 #define ARK_VERSION "0.1.0"
@@ -311,6 +312,8 @@ uint32_t ark_checksum(const void* data, size_t bytes) {
   });
   return checksum;
 }
+
+const char* ark_cpu(void) { return ark::cpu_name().c_str(); }
 
 const char* ark_isas(void) {
   static const std::string names = [] {

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #endif
 
+#include <algorithm>
 #include <atomic>
 #include <string>
 
@@ -71,7 +72,8 @@ int launch(Task task, void* closure, int /*tasks: all that are useful*/) {
   // Several tasks per thread, so that one that is held up does not hold up the rest.
   constexpr int32_t kTasksPerThread = 4;
   int32_t threads = running->parallel->threads;
-  int32_t tasks = threads == 1 ? 1 : threads * kTasksPerThread;
+  int64_t useful = threads == 1 ? 1 : threads * kTasksPerThread;
+  auto tasks = static_cast<int32_t>(std::max<int64_t>(1, std::min(useful, running->groups)));
   Round round{task, closure, {nullptr, tasks}, running, {0}};
   running->parallel->run(running->parallel->pool, tasks, run_task, &round);
   return round.failed.load(std::memory_order_relaxed);

@@ -62,6 +62,7 @@ struct CompiledContext {
   const Parallel* parallel;
   char* workspace;
   int64_t workspace_bytes;  // of each thread
+  int64_t groups;           // rounds of the function's loop: more tasks would be idle
 };
 // Calls a function of a library. Raises ARK_EXECUTOR_FAILED when it reports a failure.
 void call_compiled(tvm_abi::Function function, const tvm_abi::Any* arguments, int32_t count,

@@ -65,6 +65,7 @@ class Reader {
     CompiledLaunch launch{entry.at("function").string(),
                           entry.at("least").integer(1, kMostTokens),
                           entry.at("most").integer(1, kMostTokens),
+                          read_launch_size(entry.at("groups")),
                           {}};
     JsonView arguments = entry.at("arguments");
     for (size_t i = 0; i < arguments.array_size(); i++) {

@@ -21,6 +21,7 @@ struct CompiledArgument {
 struct CompiledLaunch {
   std::string function;
   int64_t least, most;  // tokens for which it is used
+  LaunchSize groups;    // how often its parallel loop runs
   std::vector<CompiledArgument> arguments;
 };
 

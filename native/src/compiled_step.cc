@@ -36,7 +36,8 @@ CompiledMemory compiled_memory(const CompiledPlan& plan, int64_t capacity, int32
 CompiledCall::CompiledCall(const CompiledPlan& plan, const CompiledStep& step,
                            const CompiledLibrary& library, const std::vector<void*>& data,
                            const CompiledMemory& memory, int64_t capacity)
-    : capacity_(capacity),
+    : shape_(step.shape),
+      capacity_(capacity),
       memory_(&memory),
       workspace_bytes_(round_up(plan.workspace, kAlignment)) {
   for (const CompiledLaunch& launch : step.launches) {
@@ -65,7 +66,7 @@ void CompiledCall::run(const Call& call) {
   scalars.past = call.past;
   scalars.total = call.total;
   scalars.capacity = capacity_;
-  CompiledContext context{&call.parallel, call.scratch + memory_->workspace, workspace_bytes_};
+  CompiledContext context{&call.parallel, call.scratch + memory_->workspace, workspace_bytes_, 0};
   for (BoundLaunch& bound : launches_) {
     const CompiledLaunch& launch = *bound.launch;
     if (call.tokens < launch.least || call.tokens > launch.most) continue;
@@ -77,6 +78,7 @@ void CompiledCall::run(const Call& call) {
         bound.tensors[i].data = call.scratch + memory_->offsets[argument.index];
       }
     }
+    context.groups = launch.groups.evaluate(scalars);
     call_compiled(bound.function, bound.arguments.data(),
                   static_cast<int32_t>(bound.arguments.size()), context);
   }

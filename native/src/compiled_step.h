@@ -8,6 +8,7 @@
 #include "compiled_library.h"
 #include "compiled_plan.h"
 #include "kernel.h"
+#include "tuning.h"
 
 namespace ark {
 
@@ -25,7 +26,15 @@ class CompiledCall {
   // the step sees of it).
   CompiledCall(const CompiledPlan& plan, const CompiledStep& step, const CompiledLibrary& library,
                const std::vector<void*>& data, const CompiledMemory& memory, int64_t capacity);
+  void choose_by(const Tuning* tuning, int32_t activations) {
+    tuning_ = tuning;
+    activations_ = activations;
+  }
 
+  // Whether it, and not the library's kernel, computes so many tokens; without a table it does.
+  bool wanted(int64_t tokens) const {
+    return !tuning_ || tuning_->prefers_compiled(activations_, shape_, tokens);
+  }
   void run(const Call& call);
 
  private:
@@ -36,6 +45,9 @@ class CompiledCall {
     std::unique_ptr<tvm_abi::Tensor[]> tensors;
   };
 
+  const Tuning* tuning_ = nullptr;
+  int32_t activations_ = 0;
+  size_t shape_;
   int64_t capacity_;
   const CompiledMemory* memory_;
   int64_t workspace_bytes_;

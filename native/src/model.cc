@@ -70,7 +70,7 @@ MappedFile Model::open_listed(const std::string& folder, const ManifestFile& ent
   return file;
 }
 
-Model::Model(const std::string& path, int32_t checksum) {
+Model::Model(const std::string& path, int32_t checksum) : path_(path) {
   if (checksum < ARK_CHECK_BEFORE || checksum > ARK_CHECK_BESIDE) {
     fail(ARK_INVALID_ARGUMENT, "checksum " + std::to_string(checksum), "0, 1 or 2", "");
   }
@@ -158,6 +158,16 @@ const CompiledLibrary& Model::compiled_library() const {
   std::call_once(loading_,
                  [this] { library_ = std::make_unique<CompiledLibrary>(code_, compiled_->isa); });
   return *library_;
+}
+
+std::unique_ptr<Tuning> Model::tuning() const {
+  const std::string name = path_ + "/tuning.json";
+  struct stat status;
+  if (!compiled_ || stat(name.c_str(), &status) != 0) return nullptr;
+  MappedFile file(name);
+  auto tuning = std::make_unique<Tuning>(parse_tuning(file.data(), file.size(), *compiled_));
+  bool fits = tuning->bundle == id_ && tuning->cpu == cpu_name();
+  return fits ? std::move(tuning) : nullptr;
 }
 
 const Plan& Model::plan() const {

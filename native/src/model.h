@@ -14,6 +14,7 @@
 #include "manifest.h"
 #include "mapped_file.h"
 #include "plan.h"
+#include "tuning.h"
 #include "vocabulary.h"
 
 namespace ark {
@@ -41,6 +42,9 @@ class Model {
   const CompiledPlan* compiled() const { return compiled_.get(); }
   // Their code, loaded by the first call. Raises ARK_INVALID_BUNDLE when it is not for this CPU.
   const CompiledLibrary& compiled_library() const;
+  // What was measured of them on a CPU of this name, read anew; null where nothing was. Raises
+  // ARK_INVALID_BUNDLE for a table that breaks a rule.
+  std::unique_ptr<Tuning> tuning() const;
   const char* weights() const { return weights_.data(); }
   size_t weights_bytes() const { return weights_.size(); }
   // With ARK_CHECK_BESIDE: waits until the weights are checked. Raises ARK_DAMAGED_BUNDLE.
@@ -53,6 +57,7 @@ class Model {
   void read_launches(const MappedFile& file);
   void read_compiled(const MappedFile& file);
 
+  std::string path_;
   Manifest manifest_;
   std::string id_;
   MappedFile weights_;

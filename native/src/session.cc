@@ -256,7 +256,7 @@ void Session::run_step(BoundStep* step, Call* call) {
 
 void Session::compute(BoundStep* step, const Call& call) {
   // Only the library's kernels know trees of draft tokens.
-  if (step->compiled && !call.ancestors) {
+  if (step->compiled && !call.ancestors && step->compiled->wanted(call.tokens)) {
     step->compiled->run(call);
   } else {
     step->kernel->run(call);

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from arkinfer.config import SparseConfig
 from arkinfer.kernels.attention.reference import attention
 from arkinfer.kernels.block_sparse_attention.reference import block_sparse_attention
 from arkinfer.kernels.embed.reference import embed
@@ -26,10 +27,14 @@ if importlib.util.find_spec("tvm") is None:
 
 from arkinfer.kernels.attention import tir as attention_tir  # noqa: E402
 from arkinfer.kernels.attention import tir_cpu as attention_cpu  # noqa: E402
+from arkinfer.kernels.cache_append import tir_cpu as append_cpu  # noqa: E402
+from arkinfer.kernels.compress_keys.tir import window_capacity  # noqa: E402
 from arkinfer.kernels.embed import tir_cpu as embed_cpu  # noqa: E402
 from arkinfer.kernels.matmul import tir_cpu as matmul_cpu  # noqa: E402
 from arkinfer.kernels.rms_norm import tir_cpu as norm_cpu  # noqa: E402
 from arkinfer.kernels.rope import tir_cpu as rope_cpu  # noqa: E402
+from arkinfer.kernels.select_blocks import tir as select_tir  # noqa: E402
+from arkinfer.kernels.select_blocks import tir_cpu as select_cpu  # noqa: E402
 from arkinfer.kernels.swiglu import tir_cpu as swiglu_cpu  # noqa: E402
 from arkinfer.tir.caches import Caches  # noqa: E402
 from arkinfer.tir.loops import Rows  # noqa: E402
@@ -242,3 +247,60 @@ def test_attention(
     else:
         expected = attention(queries, *floats, past, head_dim**-0.5)
     assert error(got["y"].ravel(), expected.ravel()) < 5e-6
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_cache_append(dtype: Any) -> None:
+    rng = np.random.default_rng(8)
+    kv_heads, head_dim, past, tokens, capacity = 2, 12, 60, 9, 128
+    numpy_type = np.float32 if dtype == "f32" else np.float16
+    old = normal(rng, kv_heads, past, head_dim).astype(numpy_type)
+    new = normal(rng, tokens, kv_heads * head_dim)
+    new[0, :5] = [1e6, -1e-7, 6e-5, 0, -65519]  # beyond, below and at the edges of halves
+    caches = Caches(dtype, kv_heads, head_dim, halves=True)
+    kernel = append_cpu.cache_append(RUNNER.loops, caches, Rows(24, 30, 2), Rows(24, 24))
+    key, value = packing.key_cache(old, 2, 0.5), packing.value_cache(old, 2, 0.5)
+    wide = np.pad(new, ((0, 0), (2, 4)))
+    given = {"k": wide, "v": new[::-1].copy(), "key": key, "value": value}
+    got = RUNNER.run(kernel, {**given, "tokens": tokens, "past": past, "capacity": capacity})
+    for name, rows, pack in (
+        ("key", new, packing.key_cache),
+        ("value", new[::-1], packing.value_cache),
+    ):
+        added = rows.reshape(tokens, kv_heads, head_dim).swapaxes(0, 1)
+        bounded = added if dtype == "f32" else np.clip(added, -65504, 65504)
+        expected = np.concatenate([old, bounded.astype(numpy_type)], axis=1)
+        assert np.array_equal(got[name], pack(expected, 2, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "per_head", "head_dim", "past", "tokens", "exact"),
+    [("f32", 3, 16, 300, 5, True), ("f16", 16, 32, 3000, 1, False), ("f32", 2, 8, 0, 40, False)],
+)
+def test_scores_of_selection(
+    dtype: Any, per_head: int, head_dim: int, past: int, tokens: int, exact: bool
+) -> None:
+    """Against the portable schedules, which test_kernels.py holds to the reference."""
+    rng = np.random.default_rng(past)
+    heads, capacity = 2 * per_head, 64 * (-(-(past + tokens) // 64) + 1)
+    caches = Caches(dtype, 2, head_dim, halves=True)
+    sparse = SparseConfig(8, 4, 1, 16, 48, 6, -1, "A", "exact" if exact else "coarse")
+    selection = select_tir.Selection(caches, heads, head_dim**-0.5, sparse)
+    places = int(window_capacity(capacity, 4))
+    numpy_type = np.float32 if dtype == "f32" else np.float16
+    keys = normal(rng, 2, places // 64, head_dim, 64).astype(numpy_type)
+    q, rows = normal(rng, tokens, heads * head_dim) * 4, Rows(heads * head_dim, heads * head_dim)
+    call = {"q": q, "tokens": tokens, "past": past, "capacity": capacity}
+    found: list[tuple[Array, Array]] = []
+    for schedule in (select_cpu, select_tir):
+        kernel = schedule.normalizers(RUNNER.loops, selection, rows)
+        given = {**call, "basis": keys, "lse": blank(tokens, heads)}
+        lse = RUNNER.run(kernel, given)["lse"]
+        kernel = schedule.window_scores(RUNNER.loops, selection, rows)
+        shared = found[0][0] if found else lse
+        given = {**call, "fine": keys, "lse": shared, "windows": blank(tokens, 2, places)}
+        found.append((lse, RUNNER.run(kernel, given)["windows"]))
+    for ours, theirs in zip(*found, strict=True):
+        seen = np.isfinite(theirs) & (theirs > -1e29)
+        assert seen.any() and np.array_equal(seen, np.isfinite(ours) & (ours > -1e29))
+        assert error(ours[seen], theirs[seen]) < 5e-6

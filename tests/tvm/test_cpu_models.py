@@ -38,13 +38,6 @@ TOLERANCE = {"fp32": 5e-5, "fp16": 5e-3}
 FOREIGN = "neon"
 
 
-@pytest.fixture(scope="module")
-def llama(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small bundle, not to be changed."""
-    output = tmp_path_factory.mktemp("llama") / "a.ark"
-    return compiled(tiny_checkpoint("llama"), output, context=128, chunk=16)
-
-
 def compiled(source: Path, output: Path, **options: Any) -> Path:
     """The path of a bundle with kernels for AVX2."""
     bundle = arkinfer.compile(source, target="cpu", kernels="tvm:avx2", output=output, **options)
@@ -114,18 +107,18 @@ def test_smollm2(smollm2_gguf: Path, tmp_path: Path) -> None:
     follow(both, [session.append(prompt)[-1] for session in both], 16, TOLERANCE["fp32"])
 
 
-def test_results_do_not_depend_on_threads(llama: Path) -> None:
+def test_results_do_not_depend_on_threads(compiled_llama: Path) -> None:
     tokens = list(range(3, 40))
     one, three = (
-        arkinfer.load(llama, threads=threads, kernels="compiled").session().append(tokens)
+        arkinfer.load(compiled_llama, threads=threads, kernels="compiled").session().append(tokens)
         for threads in (1, 3)
     )
     assert np.array_equal(one, three)
 
 
-def test_caches_of_another_type_keep_the_runtimes_attention(llama: Path) -> None:
+def test_caches_of_another_type_keep_the_runtimes_attention(compiled_llama: Path) -> None:
     both = [
-        arkinfer.load(llama, activations="fp32", kernels=kernels, kv="int8").session()
+        arkinfer.load(compiled_llama, activations="fp32", kernels=kernels, kv="int8").session()
         for kernels in ("compiled", "builtin")
     ]
     found, expected = (session.append(list(range(3, 40))) for session in both)
@@ -133,11 +126,11 @@ def test_caches_of_another_type_keep_the_runtimes_attention(llama: Path) -> None
 
 
 def test_two_bundles_in_one_process(
-    llama: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path
+    compiled_llama: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Each keeps its own library, also when the file that was loaded first is long closed."""
     other = compiled(tiny_checkpoint("minicpm4-0.5b"), tmp_path / "b.ark", context=64, chunk=16)
-    first = arkinfer.load(llama, kernels="compiled").session()
+    first = arkinfer.load(compiled_llama, kernels="compiled").session()
     before = first.append([5, 6, 7])
     second = arkinfer.load(other, kernels="compiled").session()
     expected = arkinfer.load(other, activations="fp32", kernels="builtin").session().append([5, 6])
@@ -190,10 +183,10 @@ def _set(place: list[Any], value: Any) -> Callable[[Any], None]:
     ],
 )
 def test_tables_that_lie_are_refused(
-    change: Callable[[Any], None], says: str, llama: Path, tmp_path: Path
+    change: Callable[[Any], None], says: str, compiled_llama: Path, tmp_path: Path
 ) -> None:
     copied = tmp_path / "lying.ark"
-    shutil.copytree(llama, copied)
+    shutil.copytree(compiled_llama, copied)
     table = json.loads((copied / "kernels.json").read_text())
     change(table)
     reseal(copied, {"kernels.json": json.dumps(table).encode()})
@@ -211,10 +204,10 @@ def test_tables_that_lie_are_refused(
     ],
 )
 def test_code_that_does_not_fit_is_refused_unless_it_is_not_wanted(
-    change: Callable[[Any], None], says: str, llama: Path, tmp_path: Path
+    change: Callable[[Any], None], says: str, compiled_llama: Path, tmp_path: Path
 ) -> None:
     copied = tmp_path / "lying.ark"
-    shutil.copytree(llama, copied)
+    shutil.copytree(compiled_llama, copied)
     table = json.loads((copied / "kernels.json").read_text())
     change(table)
     reseal(copied, {"kernels.json": json.dumps(table).encode()})
@@ -223,9 +216,9 @@ def test_code_that_does_not_fit_is_refused_unless_it_is_not_wanted(
     assert arkinfer.load(copied, kernels="builtin").session().append([5]).shape[0] == 1
 
 
-def test_code_is_checked_before_it_is_loaded(llama: Path, tmp_path: Path) -> None:
+def test_code_is_checked_before_it_is_loaded(compiled_llama: Path, tmp_path: Path) -> None:
     copied = tmp_path / "changed.ark"
-    shutil.copytree(llama, copied)
+    shutil.copytree(compiled_llama, copied)
     code = bytearray((copied / "kernels.so").read_bytes())
     code[len(code) // 2] ^= 1
     (copied / "kernels.so").write_bytes(code)

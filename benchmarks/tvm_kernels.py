@@ -1,0 +1,155 @@
+"""Kernels that TVM compiled against those written by hand, by operator and count of tokens.
+
+``arkinfer tune`` measures them step by step, in turns, in whole models: two layers of MiniCPM4.1-8B
+(random weights, far in a long context) and SmolLM2's shape. Needs the extra ``tvm``.
+
+    python -m benchmarks.tvm_kernels --only slice2
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from arkinfer import compiler, tuning
+from arkinfer.bundle import Bundle
+from benchmarks.harness import record
+from benchmarks.harness.benchmark import RESULTS
+from benchmarks.harness.files import ROOT, default_cache, make_once, sources_digest
+from benchmarks.harness.limits import Limits, Meter, middle
+from benchmarks.harness.shapes import SHAPES
+from benchmarks.models.bundle import COMPILER, checkpoint
+
+CONTEXT = 32768
+QUANT = {"slice2": "w4g128", "smollm2": "w4g32"}
+DEPTH = {"slice2": 16384, "smollm2": 512}
+TOKENS = (1, 8, 64)
+KERNELS = (ROOT / "arkinfer" / "kernels", ROOT / "arkinfer" / "tir")
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    for name in options.only or QUANT:
+        groups = [*_groups(options.results, but=name), _measured(name, options)]
+        groups.sort(key=lambda group: list(QUANT).index(group["name"]))
+        kept = {
+            "benchmark": "tvm_kernels",
+            "command": "python -m benchmarks.tvm_kernels " + " ".join(sys.argv[1:]),
+            "machine": record.machine(groups[-1]["tuning"]["threads"]),
+            "groups": groups,
+        }
+        record.save(options.results / "tvm_kernels.json", kept)
+        print(text(groups[-1] if name == groups[-1]["name"] else groups[0]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="*", choices=list(QUANT), help="the models to measure")
+    parser.add_argument("--tokens", type=int, nargs="*", default=TOKENS)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0, help="0: one per core")
+    parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    return parser
+
+
+def _groups(results: Path, but: str) -> list[dict[str, Any]]:
+    """What an earlier run measured of other models."""
+    path = results / "tvm_kernels.json"
+    groups = json.loads(path.read_text())["groups"] if path.exists() else []
+    return [group for group in groups if group["name"] != but]
+
+
+def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    bundle = Bundle.open(_bundle(options.cache, name))
+    settings = tuning.Settings(tuple(options.tokens), DEPTH[name], options.repeat, options.threads)
+    meter: Meter | None = None
+    limits = []
+    for last in (False, True):
+        if last:
+            table = tuning.measure(bundle, settings)
+        meter = meter or Meter(options.cache, options.threads or _threads(bundle))
+        limits.append(meter.sample())
+    return {
+        "name": name,
+        "bundle": bundle.digest,
+        "quant": QUANT[name],
+        "steps": _steps(bundle),
+        "limits": [dataclasses.asdict(limit) for limit in limits],
+        "tuning": dataclasses.asdict(table),
+    }
+
+
+def _threads(bundle: Bundle) -> int:
+    from arkinfer.runtime.native_session import NativeModel, NativeSession, SessionOptions
+
+    return NativeSession(NativeModel(bundle.path), SessionOptions(64)).threads
+
+
+def _steps(bundle: Bundle) -> dict[str, int]:
+    """How many steps a shape has."""
+    table = json.loads(bundle.read_text(tuning.TABLE))
+    used = [entry["shape"] for entry in table["body"] + table["head"] if entry["launches"]]
+    return {shape: used.count(index) for index, shape in enumerate(table["shapes"])}
+
+
+def _bundle(cache: Path, name: str) -> Path:
+    shape = SHAPES[name]
+
+    def make(temporary: Path) -> None:
+        compiler.compile_checkpoint(
+            checkpoint(shape, QUANT[name]),
+            target="cpu",
+            quant=QUANT[name],
+            context=CONTEXT,
+            output=temporary,
+            sparse="on" if shape.sparse else "off",
+            kernels="tvm",
+        )
+
+    digest = sources_digest(*COMPILER, *KERNELS)
+    return make_once(cache / f"{name}-{QUANT[name]}-tvm-{digest}.ark", make)
+
+
+def text(group: dict[str, Any]) -> str:
+    """A table of one model, in Markdown."""
+    table, limits = group["tuning"], middle([Limits(**limit) for limit in group["limits"]])
+    lines = [
+        f"{group['name']} {group['quant']}, {table['threads']} threads, {table['depth']} tokens "
+        f"before, {table['kv']} caches:",
+        "",
+        "| operator | tokens | TVM | by hand, fp32 | ratio | by hand, int8 | ratio | fp32 peak |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for shape in table["shapes"]:
+        for index, count in enumerate(table["tokens"]):
+            ours, fp32, int8 = (
+                times[index]
+                for times in (shape["compiled"], shape["builtin"]["fp32"], shape["builtin"]["int8"])
+            )
+            steps = group["steps"][shape["shape"]]
+            part = "".join(_peak(shape["shape"], count * steps / ours, limits))
+            lines.append(
+                f"| {shape['shape']} | {count} | {ours * 1e6 / steps:.1f} us "
+                f"| {fp32 * 1e6 / steps:.1f} us | {ours / fp32:.2f} "
+                f"| {int8 * 1e6 / steps:.1f} us | {ours / int8:.2f} | {part} |"
+            )
+    return "\n".join(lines)
+
+
+def _peak(shape: str, rows_per_second: float, limits: Limits) -> Iterator[str]:
+    """The part of the machine's float32 rate that products reach."""
+    found = re.match(r"matmul (\d+) x (\d+) ", shape)
+    if found and limits.fp32:
+        operations = 2 * int(found.group(1)) * int(found.group(2)) * rows_per_second
+        yield f"{operations / max(limits.fp32.values()):.0%}"
+
+
+if __name__ == "__main__":
+    main()
