@@ -19,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(128)
   ark::combine(partials, y);
 }
 
-extern "C" __global__ void __launch_bounds__(ark::kFlashWarps * 32, 3)
+extern "C" __global__ void __launch_bounds__(ark::kFlashWarps * 32, 2)
     flash(const float* __restrict__ q, const uint32_t* __restrict__ key,
           const uint32_t* __restrict__ value, float* __restrict__ y, int tokens, int past,
           int capacity) {

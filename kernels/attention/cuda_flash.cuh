@@ -2,7 +2,7 @@
 //
 // Rows are the query heads of a key-value head for some consecutive tokens, so that 16 heads make
 // 64 rows of 4 tokens, and keys are read once for all of them. Tiles are not doubled: the next keys
-// come while values are used, and the next values while keys are, and three blocks share a
+// come while values are used, and the next values while keys are, and two blocks share a
 // multiprocessor.
 #pragma once
 

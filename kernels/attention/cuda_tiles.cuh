@@ -66,9 +66,13 @@ template <int kKeys, int kThreads>
 struct Tile {
   // Lanes read words of 4 pairs and 8 keys at a time, and rows of 8 values: rows end with as many
   // words as put these into different banks.
-  static constexpr int kKeyRow = (kKeys + 8) % 16 == 8 ? kKeys + 8 : kKeys + 16;
+  static_assert(kKeys % 16 == 0, "rows of keys would share banks");
+  static constexpr int kKeyRow = kKeys + 8;
   static constexpr int kValueRow = kPairs + 4;
   static constexpr int kKeyWords = kPairs * kKeyRow, kValueWords = kKeys * kValueRow;
+
+  static constexpr int kFetches = kPairs * kKeys / 4 / kThreads;  // of 16 bytes, by a thread
+  static_assert(kPairs * kKeys / 4 % kThreads == 0, "threads do not share a tile out evenly");
 
   uint32_t *keys, *values;
 
@@ -83,9 +87,10 @@ struct Tile {
         cache + static_cast<size_t>(first / kSpan) * kPairs * kSpan + first % kSpan;
     if (wanted) {
 #pragma unroll
-      for (int i = thread; i < kPairs * kKeys / 4; i += kThreads) {
-        const int pair = i / (kKeys / 4), four = i % (kKeys / 4) * 4;
-        copy_async(keys + pair * kKeyRow + four, from + pair * kSpan + four, true);
+      for (int n = 0; n < kFetches; ++n) {
+        const Place<kKeys / 4> place(thread, n);
+        copy_async(keys + (place.row * kKeyRow + place.four) + place.more * kKeyRow,
+                   from + (place.row * kSpan + place.four) + place.more * kSpan, true);
       }
     }
     copies_commit();
@@ -97,14 +102,31 @@ struct Tile {
     const uint32_t* from = cache + static_cast<size_t>(first) * kPairs;
     if (wanted) {
 #pragma unroll
-      for (int i = thread; i < kKeys * kPairs / 4; i += kThreads) {
-        const int key = i / (kPairs / 4), four = i % (kPairs / 4) * 4;
-        copy_async(values + key * kValueRow + four, from + key * kPairs + four,
-                   first + key <= last);
+      for (int n = 0; n < kFetches; ++n) {
+        const Place<kPairs / 4> place(thread, n);
+        copy_async(values + (place.row * kValueRow + place.four) + place.more * kValueRow,
+                   from + (place.row * kPairs + place.four) + place.more * kPairs,
+                   first + place.row + place.more <= last);
       }
     }
     copies_commit();
   }
+
+ private:
+  /// Which four words a thread fetches. Where rows divide threads, its places are the same distance
+  /// apart (``more``, a constant), which spares an address for each.
+  template <int kRowFours>
+  struct Place {
+    int row, four, more;
+
+    __device__ __forceinline__ Place(int thread, int n) {
+      constexpr bool kEven = kThreads % kRowFours == 0;
+      const int i = kEven ? thread : thread + n * kThreads;
+      row = i / kRowFours;
+      four = i % kRowFours * 4;
+      more = kEven ? n * (kThreads / kRowFours) : 0;
+    }
+  };
 };
 
 /// What 16 rows have found so far. A lane has rows g (0) and g + 8 (1).

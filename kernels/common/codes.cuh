@@ -45,17 +45,19 @@ struct Group {
     }
   }
 
-  /// Pair i holds codes i and i + kPairs of the word.
+  /// Pair i holds codes i and i + kPairs of the word; without kScaled less their zero alone,
+  /// exactly.
+  template <bool kScaled = true>
   __device__ __forceinline__ void decode(uint32_t word, uint32_t (&pairs)[kPairs]) const {
     constexpr uint32_t kMask = (1u << kBits) - 1;
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
       const int j = i % kPlaces;
       const uint32_t moved = word >> (8 * (i / kPlaces));
-      const uint32_t raised = (moved & both_halves(kMask << (kBits * j))) | 0x64006400u;
+      const uint32_t raised = and_or(moved, both_halves(kMask << (kBits * j)), 0x64006400u);
       const uint32_t power = both_halves(static_cast<uint32_t>(15 - kBits * j) << 10);
       const uint32_t code = half2_fma(raised, power, bias[j]);
-      if (kOffset == Offset::by_row)
+      if (!kScaled || kOffset == Offset::by_row)
         pairs[i] = code;
       else if (kOffset == Offset::minimum)
         pairs[i] = half2_fma(code, scale, minimum);

@@ -46,6 +46,13 @@ __device__ __forceinline__ uint32_t permute(uint32_t a, uint32_t b, uint32_t ord
   return __byte_perm(a, b, order);
 }
 
+/// ``(a & mask) | other`` in one instruction; of two constants the compiler makes two.
+__device__ __forceinline__ uint32_t and_or(uint32_t a, uint32_t mask, uint32_t other) {
+  uint32_t word;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(word) : "r"(a), "r"(mask), "r"(other));
+  return word;
+}
+
 __device__ __forceinline__ float exp2_fast(float x) {
   float value;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(x));
@@ -54,6 +61,12 @@ __device__ __forceinline__ float exp2_fast(float x) {
 __device__ __forceinline__ float log2_fast(float x) {
   float value;
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(x));
+  return value;
+}
+
+/// A number that the compiler does not know.
+__device__ __forceinline__ int unknown(int value) {
+  asm volatile("" : "+r"(value));
   return value;
 }
 

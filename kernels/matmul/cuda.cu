@@ -12,10 +12,19 @@ using Tile = ark::ManyRows<128, 2, kStages>;
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(ark::kFewWarps * 32)
+    one_row(const float* __restrict__ x, const uint32_t* __restrict__ codes,
+            const uint32_t* __restrict__ scales, const float* residual, float* y, int tokens) {
+  __shared__ __align__(16) uint32_t shared[ark::kFewWarps][ark::OneRow::kShared];
+  __shared__ float partial[ark::kFewWarps][ark::kFewOutputs * ark::kFewTokens];
+  ark::few_rows<ark::OneRow>(x, codes, scales, residual, y, tokens, shared, partial);
+}
+
+extern "C" __global__ void __launch_bounds__(ark::kFewWarps * 32)
     few_rows(const float* __restrict__ x, const uint32_t* __restrict__ codes,
              const uint32_t* __restrict__ scales, const float* residual, float* y, int tokens) {
+  __shared__ __align__(16) uint32_t shared[ark::kFewWarps][ark::FewRows::kShared];
   __shared__ float partial[ark::kFewWarps][ark::kFewOutputs * ark::kFewTokens];
-  ark::few_rows(x, codes, scales, residual, y, tokens, partial);
+  ark::few_rows<ark::FewRows>(x, codes, scales, residual, y, tokens, shared, partial);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -27,26 +36,12 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     band(const uint4* __restrict__ halves, const uint32_t* __restrict__ codes,
          const uint32_t* __restrict__ scales, const float* residual, float* y, int tokens) {
   __shared__ uint4 shared[kStages * Band::kStage];
-  Band{halves,
-       codes,
-       scales,
-       shared,
-       tokens,
-       static_cast<int>(blockIdx.x) * 32,
-       static_cast<int>(blockIdx.y) * ark::kManyOutputs}
-      .run(y, residual);
+  Band(halves, codes, scales, shared, tokens).run(y, residual);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2)
     tile(const uint4* __restrict__ halves, const uint32_t* __restrict__ codes,
          const uint32_t* __restrict__ scales, const float* residual, float* y, int tokens) {
   __shared__ uint4 shared[kStages * Tile::kStage];
-  Tile{halves,
-       codes,
-       scales,
-       shared,
-       tokens,
-       static_cast<int>(blockIdx.x) * 128,
-       static_cast<int>(blockIdx.y) * ark::kManyOutputs}
-      .run(y, residual);
+  Tile(halves, codes, scales, shared, tokens).run(y, residual);
 }

@@ -85,7 +85,10 @@ def launches(
         across, down = groups
         return kernels.add(Entry("matmul", function, defines, arguments, (across, down, 1), LANES))
 
-    few = name("few_rows", ("x", *rest), -(-matrix.outputs // FEW_OUTPUTS), 1)
+    one, few = (
+        name(entry, ("x", *rest), -(-matrix.outputs // FEW_OUTPUTS), 1)
+        for entry in ("one_row", "few_rows")
+    )
     halve = name("to_halves", ("x", "halves"), -(-matrix.inputs // HALVES), "tokens")
     outputs = -(-matrix.outputs // MANY_OUTPUTS)
     some, many = (
@@ -93,7 +96,8 @@ def launches(
         for entry, tile in (("band", BAND), ("tile", TILE))
     )
     return [
-        Launch(few, sources, 1, _FEW),
+        Launch(one, sources, 1, 1),
+        Launch(few, sources, 2, _FEW),
         Launch(halve, {"x": x, "halves": halves}, _FEW + 1),
         Launch(some, sources | {"halves": halves}, _FEW + 1, _BANDS),
         Launch(many, sources | {"halves": halves}, _BANDS + 1),

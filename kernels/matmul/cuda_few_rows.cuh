@@ -2,11 +2,11 @@
 //
 // Reading the weights once is all that costs time, so nothing else may come near it: the tensor
 // cores take 8 tokens for the price of one (outputs are the 16 rows of mma, tokens its 8 columns),
-// and a code costs about two instructions. A warp reads 64 consecutive bytes of each of 16 rows at
-// a time, and has the next ones under way; the 8 warps of a block share out the inputs, which keeps
-// 16 KB in flight a block and gives even 256 outputs 128 warps. The order of inputs inside mma is
-// free as long as both sides have the same, so that each lane decodes 16 bytes of its own row as
-// they come.
+// and a 4-bit code costs about three instructions of a lane. A warp reads 64 consecutive bytes of
+// each of 16 rows at a time, and has the next ones under way; the 8 warps of a block share out the
+// inputs, which keeps 16 KB in flight a block and gives even 256 outputs 128 warps. The order of
+// inputs inside mma is free as long as both sides have the same, so that each lane decodes 16 bytes
+// of its own row as they come.
 #pragma once
 
 #include "matmul/cuda_shape.cuh"
@@ -15,88 +15,164 @@ namespace ark {
 
 constexpr int kFewWarps = 8, kFewOutputs = 16, kFewTokens = 8;
 constexpr int kQuad = 16;  // words of a row that the four lanes of a row read at a time
+// Where those lie in one group, sums of codes are scaled instead of codes.
+constexpr bool kByQuad = (kOffset == Offset::symmetric || kOffset == Offset::zero_point) &&
+                         kGroup % (kQuad * Codes::kPerWord) == 0;
 
 /// The 16 bytes of two rows that a lane has under way, and their groups' scale words.
 struct Piece {
   uint4 codes[2];
   uint32_t scales[2];
-};
 
-__device__ __forceinline__ Piece load_piece(const uint32_t* codes, const uint32_t* scales,
-                                            const int (&rows)[2], int word) {
-  Piece piece;
+  __device__ __forceinline__ Piece(const uint32_t* from, const uint32_t* scale_words,
+                                   const int (&rows)[2], int word) {
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    piece.codes[i] = make_uint4(0, 0, 0, 0);
-    piece.scales[i] = 0;
-    if (word < kWords) {
-      const size_t at = static_cast<size_t>(rows[i]) * kWords + word;
-      piece.codes[i] = load_once(reinterpret_cast<const uint4*>(codes + at));
-      if (kOffset != Offset::by_row)
-        piece.scales[i] = __ldg(scales + static_cast<size_t>(rows[i]) * kGroups +
-                                word * Codes::kPerWord / kGroup);
+    for (int i = 0; i < 2; ++i) {
+      codes[i] = make_uint4(0, 0, 0, 0);
+      scales[i] = 0;
+      if (word < kWords) {
+        const size_t row = rows[i];
+        codes[i] = load_once(reinterpret_cast<const uint4*>(from + row * kWords + word));
+        if (kOffset != Offset::by_row)
+          scales[i] = __ldg(scale_words + row * kGroups + word * Codes::kPerWord / kGroup);
+      }
     }
   }
-  return piece;
-}
+};
 
-/// A word's inputs of a token, in the order of pairs of codes.
-__device__ __forceinline__ void load_inputs(const float* x, bool wanted,
-                                            uint32_t (&pairs)[Codes::kPairs]) {
-  float values[Codes::kPerWord];
+/// The inputs of one token for a warp's 16 words. Each lane halves some of them for the four lanes
+/// that have the token's column, by way of shared memory: alone, those would keep the others
+/// waiting.
+struct OneRow {
+  static constexpr int kTokens = 1, kShared = kQuad * Codes::kPairs;
+  static constexpr int kEach = kShared / 32;  // pairs of a lane
+
+  const float* x;
+  uint32_t* shared;
+  uint32_t own[kEach];
+
+  __device__ __forceinline__ OneRow(const float* rows, int, uint32_t* memory)
+      : x(rows + ARK_X_START), shared(memory) {}
+
+  __device__ __forceinline__ void fetch(int quad) {
 #pragma unroll
-  for (int i = 0; i < Codes::kPerWord; i += 4) {
-    float4 four = make_float4(0, 0, 0, 0);
-    if (wanted) four = *reinterpret_cast<const float4*>(x + i);
-    values[i] = four.x;
-    values[i + 1] = four.y;
-    values[i + 2] = four.z;
-    values[i + 3] = four.w;
+    for (int i = 0; i < kEach; ++i) {
+      const int at = i * 32 + threadIdx.x % 32, word = quad + at / Codes::kPairs;
+      const float* from = x + word * Codes::kPerWord + at % Codes::kPairs;
+      const float first = word < kWords ? __ldg(from) : 0;
+      const float second = word < kWords ? __ldg(from + Codes::kPairs) : 0;
+      own[i] = half2_of(first * kInputScale, second * kInputScale);
+    }
   }
+  /// What was fetched becomes what is read.
+  __device__ __forceinline__ void turn(int) {
+    warp_sync();
 #pragma unroll
-  for (int i = 0; i < Codes::kPairs; ++i)
-    pairs[i] = half2_of(values[i] * kInputScale, values[i + Codes::kPairs] * kInputScale);
-}
+    for (int i = 0; i < kEach; ++i) {
+      const int at = i * 32 + threadIdx.x % 32, word = at / Codes::kPairs;
+      // Lane k of a row has words 4k to 4k + 3, and lanes read their words side by side.
+      shared[(word % 4 * 4 + word / 4) * Codes::kPairs + at % Codes::kPairs] = own[i];
+    }
+    warp_sync();
+  }
+  __device__ __forceinline__ void read(int w, uint32_t (&pairs)[Codes::kPairs]) const {
+    const bool mine = threadIdx.x % 32 < 4;
+    const uint32_t* from = shared + (w * 4 + threadIdx.x % 4) * Codes::kPairs;
+#pragma unroll
+    for (int i = 0; i < Codes::kPairs; i += 2) {
+      uint2 two = make_uint2(0, 0);
+      if (mine) two = *reinterpret_cast<const uint2*>(from + i);
+      pairs[i] = two.x;
+      pairs[i + 1] = two.y;
+    }
+  }
+};
 
-__device__ __forceinline__ void add_piece(float (&sums)[4], const Piece& piece, const float* x,
-                                          bool wanted) {
+/// The inputs of up to 8 tokens, which lanes read for themselves: lane / 4 is a token.
+struct FewRows {
+  static constexpr int kTokens = kFewTokens, kShared = 1;
+
+  const float* x;
+  bool there;
+  int word = 0;
+
+  __device__ __forceinline__ FewRows(const float* rows, int tokens, uint32_t*)
+      : x(rows + static_cast<size_t>(threadIdx.x % 32 / 4) * ARK_X_STRIDE + ARK_X_START),
+        there(static_cast<int>(threadIdx.x) % 32 / 4 < tokens) {}
+
+  __device__ __forceinline__ void fetch(int) {}
+  __device__ __forceinline__ void turn(int quad) { word = quad + threadIdx.x % 4 * 4; }
+  __device__ __forceinline__ void read(int w, uint32_t (&pairs)[Codes::kPairs]) const {
+    float values[Codes::kPerWord];
+#pragma unroll
+    for (int i = 0; i < Codes::kPerWord; i += 4) {
+      float4 four = make_float4(0, 0, 0, 0);
+      if (there && word < kWords)
+        four = *reinterpret_cast<const float4*>(x + (word + w) * Codes::kPerWord + i);
+      values[i] = four.x;
+      values[i + 1] = four.y;
+      values[i + 2] = four.z;
+      values[i + 3] = four.w;
+    }
+#pragma unroll
+    for (int i = 0; i < Codes::kPairs; ++i)
+      pairs[i] = half2_of(values[i] * kInputScale, values[i + Codes::kPairs] * kInputScale);
+  }
+};
+
+/// Adds the products of a piece with a warp's inputs.
+template <class Inputs>
+__device__ __forceinline__ void add_piece(float (&sums)[4], const Piece& piece,
+                                          const Inputs& inputs) {
   const Codes upper(piece.scales[0]), lower(piece.scales[1]);
   const uint32_t words[2][4] = {
       {piece.codes[0].x, piece.codes[0].y, piece.codes[0].z, piece.codes[0].w},
       {piece.codes[1].x, piece.codes[1].y, piece.codes[1].z, piece.codes[1].w}};
+  float own[4] = {0, 0, 0, 0};
+  float (&to)[4] = kByQuad ? own : sums;
 #pragma unroll
   for (int w = 0; w < 4; ++w) {
-    uint32_t above[Codes::kPairs], below[Codes::kPairs], inputs[Codes::kPairs];
-    upper.decode(words[0][w], above);
-    lower.decode(words[1][w], below);
-    load_inputs(x + w * Codes::kPerWord, wanted, inputs);
+    uint32_t above[Codes::kPairs], below[Codes::kPairs], x[Codes::kPairs];
+    upper.template decode<!kByQuad>(words[0][w], above);
+    lower.template decode<!kByQuad>(words[1][w], below);
+    inputs.read(w, x);
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
       const uint32_t a[4] = {above[2 * s], below[2 * s], above[2 * s + 1], below[2 * s + 1]};
-      const uint32_t b[2] = {inputs[2 * s], inputs[2 * s + 1]};
-      multiply(sums, a, b);
+      const uint32_t b[2] = {x[2 * s], x[2 * s + 1]};
+      multiply(to, a, b);
     }
+  }
+  if (kByQuad) {
+    const float scales[2] = {low_half(piece.scales[0]), low_half(piece.scales[1])};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[i] += own[i] * scales[i / 2];
   }
 }
 
+template <class Inputs>
 __device__ __forceinline__ void few_rows(const float* x, const uint32_t* codes,
                                          const uint32_t* scales, const float* residual, float* y,
-                                         int tokens, float (*partial)[kFewOutputs * kFewTokens]) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int first = blockIdx.x * kFewOutputs, token = lane / 4, quarter = lane % 4;
+                                         int tokens, uint32_t (*shared)[Inputs::kShared],
+                                         float (*partial)[kFewOutputs * kFewTokens]) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, quarter = lane % 4;
+  const int first = blockIdx.x * kFewOutputs;
   // Rows beyond the last are computed as the last, and not written.
   const int rows[2] = {min(first + lane / 4, kOutputs - 1),
                        min(first + lane / 4 + 8, kOutputs - 1)};
   float sums[4] = {0, 0, 0, 0};
-  const float* own = x + static_cast<size_t>(token) * ARK_X_STRIDE + ARK_X_START;
-  int word = warp * kQuad + quarter * 4;
-  Piece piece = load_piece(codes, scales, rows, word);
-  for (int quad = warp * kQuad; quad < kWords; quad += kFewWarps * kQuad) {
-    const int behind = word + kFewWarps * kQuad;
-    const Piece next = load_piece(codes, scales, rows, behind);
-    add_piece(sums, piece, own + word * Codes::kPerWord, token < tokens && word < kWords);
+  int quad = warp * kQuad;
+  Piece piece(codes, scales, rows, quad + quarter * 4);
+  Inputs inputs(x, tokens, shared[warp]);
+  inputs.fetch(quad);
+#pragma unroll 2
+  while (quad < kWords) {
+    inputs.turn(quad);
+    quad += kFewWarps * kQuad;
+    const Piece next(codes, scales, rows, quad + quarter * 4);
+    inputs.fetch(quad);
+    add_piece(sums, piece, inputs);
     piece = next;
-    word = behind;
   }
   partial[warp][quarter * 2 * kFewOutputs + lane / 4] = sums[0];
   partial[warp][(quarter * 2 + 1) * kFewOutputs + lane / 4] = sums[1];

@@ -2,8 +2,9 @@
 //
 // Inputs are halved once by to_halves, not by each of the blocks that read them. A tile's inputs
 // and codes come by cp.async, several slabs ahead; codes stay codes in shared memory (a quarter of
-// the bytes) and are decoded into the registers that mma reads, about 70 instructions for 32 mma of
-// a warp, which the tensor cores take longer for. A slab is 16 bytes of codes of each output.
+// the bytes) and are decoded into the registers that mma reads. With 4 bits a warp's part of a slab
+// is 32 mma and some 150 other instructions, for which the mma leave time. A slab is 16 bytes of
+// codes of each output.
 #pragma once
 
 #include "matmul/cuda_shape.cuh"
@@ -40,24 +41,43 @@ struct ManyRows {
   static constexpr int kBands = kWarpTokens / 16, kTiles = kWarpOutputs / 8;
   static constexpr int kStage = kTokens * kChunks + kManyOutputs;  // in 16 bytes
 
+  static constexpr int kThreads = kManyWarps * 32,
+                       kFetches = (kTokens * kChunks + kThreads - 1) / kThreads;
+
   const uint4* halves;
   const uint32_t *codes, *scales;
   uint4* shared;  // [kStages, kStage]
   int tokens, first_token, first_output;
+  // Where this thread's parts of the first slab are; 32 bits hold them, and save registers.
+  uint32_t halves_at[kFetches], codes_at;
+
+  __device__ __forceinline__ ManyRows(const uint4* all_halves, const uint32_t* all_codes,
+                                      const uint32_t* all_scales, uint4* memory, int count)
+      : halves(all_halves), codes(all_codes), scales(all_scales), shared(memory), tokens(count) {
+    first_token = blockIdx.x * kTokens;
+    first_output = blockIdx.y * kManyOutputs;
+#pragma unroll
+    for (int n = 0; n < kFetches; ++n) {
+      const int i = threadIdx.x + n * kThreads;
+      const int token = min(first_token + i / kChunks, tokens - 1);
+      halves_at[n] = static_cast<uint32_t>(token) * (kInputs / 8) + i % kChunks;
+    }
+    const int row = min(first_output + static_cast<int>(threadIdx.x), kOutputs - 1);
+    codes_at = static_cast<uint32_t>(row) * kWords;
+  }
 
   __device__ __forceinline__ void fetch(int slab) const {
     uint4* stage = shared + slab % kStages * kStage;
-    const bool there = slab < kSlabs;
+    if (slab < kSlabs) {
 #pragma unroll
-    for (int i = threadIdx.x; i < kTokens * kChunks; i += kManyWarps * 32) {
-      const int row = i / kChunks, chunk = i % kChunks;
-      const int token = min(first_token + row, tokens - 1);
-      const size_t from = static_cast<size_t>(token) * (kInputs / 8) + slab * kChunks + chunk;
-      if (there) copy_async(stage + chunk_at(row, chunk), halves + from, true);
-    }
-    if (threadIdx.x < kManyOutputs && there) {
-      const size_t row = min(first_output + static_cast<int>(threadIdx.x), kOutputs - 1);
-      copy_async(stage + kTokens * kChunks + threadIdx.x, codes + row * kWords + slab * 4, true);
+      for (int n = 0; n < kFetches; ++n) {
+        const int i = threadIdx.x + n * kThreads;
+        if (kTokens * kChunks % kThreads == 0 || i < kTokens * kChunks)
+          copy_async(stage + chunk_at(i / kChunks, i % kChunks),
+                     halves + (halves_at[n] + slab * kChunks), true);
+      }
+      if (threadIdx.x < kManyOutputs)
+        copy_async(stage + kTokens * kChunks + threadIdx.x, codes + (codes_at + slab * 4), true);
     }
     copies_commit();
   }
@@ -69,7 +89,9 @@ struct ManyRows {
     uint32_t ahead[kTiles];
     load_scales(0, own_output, lane, ahead);
     for (int slab = 0; slab < kStages - 1; ++slab) fetch(slab);
-    for (int slab = 0; slab < kSlabs; ++slab) {
+    // A loop whose length is known is unrolled, beyond what registers allow.
+    const int slabs = unknown(kSlabs);
+    for (int slab = 0; slab < slabs; ++slab) {
       copies_wait<kStages - 2>();
       __syncthreads();
       fetch(slab + kStages - 1);
@@ -116,8 +138,8 @@ struct ManyRows {
     for (int j = 0; j < kTiles; ++j) {
       to[j] = 0;
       if (kOffset == Offset::by_row || slab >= kSlabs) continue;
-      const size_t row = min(first_output + own_output + j * 8 + lane / 4, kOutputs - 1);
-      to[j] = __ldg(scales + row * kGroups + slab * kSlab / kGroup);
+      const uint32_t row = min(first_output + own_output + j * 8 + lane / 4, kOutputs - 1);
+      to[j] = __ldg(scales + (row * kGroups + slab * kSlab / kGroup));
     }
   }
 };

@@ -15,16 +15,16 @@ INSTRUCTIONS = '#include "common/instructions.cuh"\n'
 # A tile [16, 16] by [16, 8], and its first matrix as ldmatrix reads it.
 MULTIPLY = """
 extern "C" __global__ void product(const uint32_t* a, const uint32_t* b, float* sums) {
-    __shared__ uint4 rows[32], turned[16];
+    __shared__ uint4 rows[48], turned[16];
     const int lane = threadIdx.x;
-    ark::copy_async(rows + lane, a + lane * 4, true);
+    ark::copy_async(rows + lane / 2 * 3 + lane % 2, a + lane * 4, true);
     ark::copies_commit();
     ark::copy_async(turned + lane % 16, b + lane % 16 * 4, true);
     ark::copies_commit();
     ark::copies_wait<0>();
     __syncthreads();
     uint32_t left[4], right[4];
-    ark::load_matrices(left, rows + lane % 16 * 2 + lane / 16);
+    ark::load_matrices(left, rows + lane % 16 * 3 + lane / 16);
     ark::load_matrices_turned(right, turned + lane % 16);
     const uint32_t two[2] = {right[0], right[1]};
     float own[4] = {0, 0, 0, 0};
@@ -54,6 +54,12 @@ MISTAKES = {
     "have ended": """
         if (threadIdx.x % 32 < 5) return;
         y[threadIdx.x] = ark::from_lane_xor(x[0], 1);""",
+    "share banks": """
+        __shared__ uint4 all[32];
+        uint32_t words[4];
+        all[threadIdx.x % 32] = make_uint4(1, 2, 3, 4);
+        ark::load_matrices(words, all + threadIdx.x % 16 * 2);
+        y[threadIdx.x] = x[0] + words[0];""",
     "16 does not divide": """
         __shared__ uint4 all[64];
         ark::copy_async(all, x + 1, true);

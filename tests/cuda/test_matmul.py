@@ -25,6 +25,7 @@ CASES = [  # scheme, outputs, inputs, residual
     (GroupScheme(4, 128, "minimum"), 17, 2176, True),
     (GroupScheme(8, 32, "symmetric"), 40, 96, False),
     (GroupScheme(8, 128, "zero_point"), 150, 256, True),
+    (GroupScheme(4, 128, "symmetric"), 20, 1408, True),
     (GroupScheme(2, 128, "symmetric"), 40, 1152, True),
     (GroupScheme(2, 192, "symmetric", "fp32"), 140, 192, False),
 ]
@@ -52,7 +53,8 @@ def view(columns: int, start: int, behind: int) -> View:
 
 
 @pytest.mark.parametrize(
-    ("entry", "tokens"), [("few_rows", 1), ("few_rows", 8), ("band", 33), ("tile", 130)]
+    ("entry", "tokens"),
+    [("one_row", 1), ("few_rows", 3), ("few_rows", 8), ("band", 33), ("tile", 130)],
 )
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_product(compile_cuda: Any, case: Any, entry: str, tokens: int) -> None:
@@ -70,7 +72,7 @@ def test_product(compile_cuda: Any, case: Any, entry: str, tokens: int) -> None:
     program = compile_cuda("matmul", defines)
     given: list[Any] = [x, codes, scales, addend, before, tokens]
     groups = (-(-outputs // cuda.FEW_OUTPUTS), 1, 1)
-    if entry != "few_rows":
+    if entry in ("band", "tile"):
         halves = np.full((tokens, inputs // 2), 0xFFFFFFFF, np.uint32)
         blocks = (-(-inputs // cuda.HALVES), tokens, 1)
         given[0] = program.run("to_halves", [x, halves], blocks, cuda.LANES)[-1]

@@ -1,8 +1,9 @@
 """Runs CUDA C++ on this machine's CPU, for tests: exact in what it computes, silent about speed.
 
 ``cuda_on_cpu.h`` says how. Besides results it checks that threads reach their meeting points, that
-asynchronous copies are aligned, and, because every buffer ends where memory ends, that nothing is
-read or written behind a buffer (the process then dies of it).
+asynchronous copies are aligned, that rows of ldmatrix lie in different banks, and, because every
+buffer ends where memory ends, that nothing is read or written behind a buffer (the process then
+dies of it).
 """
 
 from __future__ import annotations

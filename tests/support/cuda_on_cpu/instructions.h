@@ -37,8 +37,14 @@ __device__ __forceinline__ uint32_t permute(uint32_t a, uint32_t b, uint32_t ord
     result |= static_cast<uint32_t>(all >> 8 * (order >> 4 * i & 7) & 255) << 8 * i;
   return result;
 }
+__device__ __forceinline__ uint32_t and_or(uint32_t a, uint32_t mask, uint32_t other) {
+  return (a & mask) | other;
+}
+
 __device__ __forceinline__ float exp2_fast(float x) { return std::exp2(x); }
 __device__ __forceinline__ float log2_fast(float x) { return std::log2(x); }
+
+__device__ __forceinline__ int unknown(int value) { return value; }
 
 __device__ __forceinline__ uint4 load_once(const uint4* at) { return *at; }
 
@@ -85,6 +91,13 @@ __device__ void load_matrices(uint32_t (&to)[4], const void* row) {
     cuda_on_cpu::fail("ldmatrix of an address that 16 does not divide");
   const unsigned own = threadIdx.x % 32;
   const auto rows = cuda_on_cpu::exchange(static_cast<const uint16_t*>(row), "ldmatrix");
+  // The 32 banks hold 128 bytes: eight rows are read at once if they lie in different 16 of them.
+  for (unsigned i = 0; i < 4; ++i) {
+    unsigned banks = 0;
+    for (unsigned r = 0; r < 8; ++r)
+      banks |= 1u << reinterpret_cast<uintptr_t>(rows[8 * i + r]) / 16 % 8;
+    if (banks != 255) cuda_on_cpu::fail("the rows of ldmatrix share banks");
+  }
   for (unsigned i = 0; i < 4; ++i) {
     const unsigned across = own / 4, along = own % 4 * 2;
     const auto at = [&](unsigned r, unsigned c) { return rows[8 * i + r][c]; };
