@@ -80,7 +80,8 @@ def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "name": name,
         "bundle": bundle.digest,
         "quant": QUANT[name],
-        "steps": _steps(bundle),
+        "steps": _steps(bundle, "body", "head"),
+        "head": [shape for shape, count in _steps(bundle, "body").items() if not count],
         "limits": [dataclasses.asdict(limit) for limit in limits],
         "tuning": dataclasses.asdict(table),
     }
@@ -92,10 +93,10 @@ def _threads(bundle: Bundle) -> int:
     return NativeSession(NativeModel(bundle.path), SessionOptions(64)).threads
 
 
-def _steps(bundle: Bundle) -> dict[str, int]:
-    """How many steps a shape has."""
+def _steps(bundle: Bundle, *lists: str) -> dict[str, int]:
+    """How many steps a shape has in these lists."""
     table = json.loads(bundle.read_text(tuning.TABLE))
-    used = [entry["shape"] for entry in table["body"] + table["head"] if entry["launches"]]
+    used = [e["shape"] for name in lists for e in table[name] if e["launches"]]
     return {shape: used.count(index) for index, shape in enumerate(table["shapes"])}
 
 
@@ -118,28 +119,36 @@ def _bundle(cache: Path, name: str) -> Path:
 
 
 def text(group: dict[str, Any]) -> str:
-    """A table of one model, in Markdown."""
+    """A table of one model, in Markdown; a cell has a number for each count of tokens."""
     table, limits = group["tuning"], middle([Limits(**limit) for limit in group["limits"]])
+    counts = " / ".join(map(str, table["tokens"]))
     lines = [
-        f"{group['name']} {group['quant']}, {table['threads']} threads, {table['depth']} tokens "
-        f"before, {table['kv']} caches:",
+        f"{group['name']} {group['quant']}: {counts} tokens, {table['depth']} before them, "
+        f"{table['kv']} caches, {table['threads']} threads; microseconds of one step:",
         "",
-        "| operator | tokens | TVM | by hand, fp32 | ratio | by hand, int8 | ratio | fp32 peak |",
-        "|---|---|---|---|---|---|---|---|",
+        "| operator | TVM | over fp32 by hand | over int8 by hand | part of the fp32 peak |",
+        "|---|---|---|---|---|",
     ]
     for shape in table["shapes"]:
-        for index, count in enumerate(table["tokens"]):
-            ours, fp32, int8 = (
-                times[index]
-                for times in (shape["compiled"], shape["builtin"]["fp32"], shape["builtin"]["int8"])
-            )
-            steps = group["steps"][shape["shape"]]
-            part = "".join(_peak(shape["shape"], count * steps / ours, limits))
-            lines.append(
-                f"| {shape['shape']} | {count} | {ours * 1e6 / steps:.1f} us "
-                f"| {fp32 * 1e6 / steps:.1f} us | {ours / fp32:.2f} "
-                f"| {int8 * 1e6 / steps:.1f} us | {ours / int8:.2f} | {part} |"
-            )
+        # The head computes one row, whatever the count.
+        shown = 1 if shape["shape"] in group["head"] else len(table["tokens"])
+        steps = group["steps"][shape["shape"]]
+        ours, fp32, int8 = (
+            times[:shown]
+            for times in (shape["compiled"], shape["builtin"]["fp32"], shape["builtin"]["int8"])
+        )
+        cells = [
+            [f"{1e6 * a / steps:.{0 if a > 1e-5 * steps else 1}f}" for a in ours],
+            [f"{a / b:.2f}" for a, b in zip(ours, fp32, strict=True)],
+            [f"{a / b:.2f}" for a, b in zip(ours, int8, strict=True)],
+            [
+                part
+                for a, count in zip(ours, table["tokens"], strict=False)
+                for part in _peak(shape["shape"], count * steps / a, limits)
+            ],
+        ]
+        joined = " | ".join(" / ".join(cell) for cell in cells)
+        lines.append(f"| {shape['shape']} | {joined} |")
     return "\n".join(lines)
 
 

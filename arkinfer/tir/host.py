@@ -47,7 +47,7 @@ TARGETS: Mapping[str, HostTarget] = {
     "avx2": HostTarget("x86_64", _AVX2),
     "avx512": HostTarget("x86_64", _AVX512),
     "neon": HostTarget("aarch64", ("neon",)),
-    "dotprod": HostTarget("aarch64", ("neon", "dotprod", "fullfp16")),
+    "dotprod": HostTarget("aarch64", ("neon", "dotprod")),
 }
 """By the kernel set that a CPU must have (docs/platforms.md)."""
 

@@ -20,8 +20,8 @@ for module in pkgutil.walk_packages(arkinfer.__path__, "arkinfer."):
         try:
             importlib.import_module(module.name)
         except ModuleNotFoundError as missing:
-            # Modules that describe kernels to TVM are of no use without it.
-            if missing.name != "tvm":
+            # Modules that describe kernels to TVM, or run WebGPU, are of no use without it.
+            if missing.name not in ("tvm", "wgpu"):
                 raise
 wrong = {"backends", "converters", "devices", "kernels"} & {n.split(".")[0] for n in sys.modules}
 assert not wrong, wrong
