@@ -93,6 +93,7 @@ class Driver:
         size = ctypes.c_size_t(data.nbytes)
         target = ctypes.c_ulonglong(memory.address)
         self.call("cuMemcpyHtoD_v2", target, ctypes.c_void_p(data.ctypes.data), size)
+        self.call("cuStreamSynchronize", None)
 
     def download(self, memory: Memory, like: Array) -> Array:
         """What the device has, as an array like another."""

@@ -54,6 +54,9 @@ CudaWeights::CudaWeights(const char* weights, int64_t bytes, std::shared_ptr<Cud
   const auto size = static_cast<size_t>(bytes);
   if (!device_->integrated()) {
     cu::check(cu::api().MemcpyHtoD(memory_.address(), weights, size), "copying the weights");
+    // From memory that is not pinned the last part may still be on its way, and the streams of
+    // sessions do not wait for this one.
+    cu::check(cu::api().StreamSynchronize(nullptr), "copying the weights");
     return;
   }
   // While it is the host's alone, the host may write it beside kernels that run.

@@ -84,7 +84,8 @@ std::map<std::string, int> settings = {
     {"capability", 87}, {"driver", 13000}, {"devices", 1}, {"shared", 166912}};
 std::map<std::string, int> counts;
 std::string error;
-int pending = kOk;  // what the next synchronization tells
+bool arriving = false;  // a copy from the host that nobody has waited for
+int pending = kOk;      // what the next synchronization tells
 thread_local bool current = false;
 
 // Counts a call; the code that a test wants from this one, or kOk.
@@ -156,6 +157,7 @@ int copy(Address to, Address from, size_t bytes, bool to_device, bool from_devic
 
 int run(const Node& node) {
   Function* f = node.function;
+  if (arriving) return refuse(kInvalid, "a kernel beside a copy to the device: " + f->name);
   const unsigned lanes = node.block[0];
   if (node.block[1] != 1 || node.block[2] != 1 || lanes == 0 || lanes > 1024 || node.grid[0] == 0 ||
       node.grid[1] == 0 || node.grid[2] == 0 || node.grid[1] > 65535 || node.grid[2] > 65535) {
@@ -278,8 +280,9 @@ EXPORT int cuStreamDestroy_v2(void* stream) {
   delete static_cast<int*>(stream);
   return call("StreamDestroy");
 }
-EXPORT int cuStreamSynchronize(void*) {
+EXPORT int cuStreamSynchronize(void* stream) {
   CALL("StreamSynchronize");
+  if (!stream) arriving = false;  // other streams do not wait for this one
   int code = pending;
   pending = kOk;
   return code != kOk ? code : check_fences();
@@ -316,6 +319,7 @@ EXPORT int cuMemFreeHost(void* memory) {
 }
 EXPORT int cuMemcpyHtoD_v2(Address to, const void* from, size_t bytes) {
   CALL("MemcpyHtoD");
+  arriving = true;
   return copy(to, reinterpret_cast<Address>(from), bytes, true, false);
 }
 EXPORT int cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void*) {
