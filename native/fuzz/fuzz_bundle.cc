@@ -13,15 +13,25 @@
 #include "error.h"
 #include "fixture.h"
 #include "json.h"
+#include "launch_files.h"
+#include "self_test.h"
 
 using namespace ark;
 using namespace ark::testing;
 
 namespace {
 
-enum Target { kJson, kPlan, kManifest, kVocabulary, kDense, kSparse, kTargets };
+enum Target { kJson, kPlan, kManifest, kVocabulary, kDense, kSparse, kLaunches, kTargets };
 
 int loaded = 0;
+
+// No driver is there; the self-test takes the steps as its plan describes them.
+void test_launches(const Model& model) {
+  const LaunchPlan& plan = *model.launches();
+  int64_t capacity = self_test_capacity(plan, kContext);
+  HostRunner runner(plan, model.weights(), capacity);
+  self_test(plan, model.weights(), capacity, &runner);
+}
 
 void load_and_run(const Files& files) {
   static TemporaryBundle bundle;
@@ -31,6 +41,7 @@ void load_and_run(const Files& files) {
   if (!model->has_plan()) return;
   MemoryPlan memory = plan_memory(*model, tiny_options(kContext, 1));
   if (memory.kv_cache + memory.compressed_keys + memory.arena > int64_t{1} << 26) return;
+  if (model->launches()) return test_launches(*model);
   Session session(model, tiny_options(std::min<int64_t>(model->manifest().context, kContext), 1));
   std::vector<int32_t> tokens{1, 31, 2, 3, 4, 5, 0};
   std::vector<float> logits(tokens.size() * static_cast<size_t>(model->manifest().vocab_size));
@@ -44,6 +55,10 @@ void run_one(Target target, const std::string& text) {
   if (target == kDense || target == kSparse) {
     files = real_files(target == kSparse);
     files.plan = text;
+  }
+  if (target == kLaunches) {
+    files = launch_files();
+    files.launches = text;
   }
   try {
     if (target == kJson) Json::parse("fuzz", text.data(), text.size());
@@ -169,10 +184,15 @@ int main(int argc, char** argv) {
   Mutator mutator(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
   const std::string seeds[kTargets] = {
       R"({"a": [1, -2.5e-3, true, false, null, {"b": "\u00e9\ud83d\ude00 \\"}], "c": {}})",
-      plan_text(), manifest_text(), vocabulary_bytes(tokens())};
+      plan_text(),
+      manifest_text(),
+      vocabulary_bytes(tokens()),
+      real_files(false).plan,
+      real_files(true).plan,
+      launch_files().launches};
   for (int target = 0; target < kTargets; target++)
     run_one(static_cast<Target>(target), seeds[target]);
-  if (loaded != 5) {
+  if (loaded != 6) {
     std::printf("the seeds did not load\n");
     return 1;
   }

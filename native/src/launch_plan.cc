@@ -11,55 +11,6 @@ namespace {
 constexpr int64_t kMostBytes = int64_t{1} << 50;
 constexpr int64_t kMostColumns = int64_t{1} << 31;
 constexpr int64_t kMostSharedBytes = 1 << 20;
-constexpr int kDeepest = 32;  // nesting of a size
-
-using Kind = LaunchSize::Kind;
-
-struct ScalarName {
-  const char* name;
-  int64_t LaunchScalars::* scalar;
-};
-constexpr ScalarName kScalars[] = {{"tokens", &LaunchScalars::tokens},
-                                   {"past", &LaunchScalars::past},
-                                   {"total", &LaunchScalars::total},
-                                   {"capacity", &LaunchScalars::capacity}};
-
-struct OperatorName {
-  const char* name;
-  Kind kind;
-};
-constexpr OperatorName kOperators[] = {
-    {"+", Kind::add},    {"-", Kind::subtract}, {"*", Kind::multiply}, {"/", Kind::divide},
-    {"%", Kind::modulo}, {"min", Kind::least},  {"max", Kind::most}};
-
-int64_t LaunchScalars::* read_scalar(const JsonView& view) {
-  for (const ScalarName& known : kScalars) {
-    if (view.string() == known.name) return known.scalar;
-  }
-  view.refuse(quote(view.string()), "tokens, past, total or capacity");
-}
-
-LaunchSize read_size(const JsonView& view, int depth = 0) {
-  LaunchSize size;
-  if (depth > kDeepest) view.refuse("a size nested deeper than 32", "a flatter one");
-  if (view.is(Json::Type::number)) {
-    size.number = view.integer(0, kMostBytes);
-  } else if (view.is(Json::Type::string)) {
-    size.kind = Kind::scalar;
-    size.scalar = read_scalar(view);
-  } else {
-    if (view.array_size() != 3) view.refuse("not three parts", "an operator and two sizes");
-    const std::string& name = view.item(0).string();
-    auto known = std::find_if(std::begin(kOperators), std::end(kOperators),
-                              [&](const OperatorName& entry) { return name == entry.name; });
-    if (known == std::end(kOperators)) {
-      view.refuse("the operator " + quote(name), "+, -, *, /, %, min or max");
-    }
-    size.kind = known->kind;
-    size.sides = {read_size(view.item(1), depth + 1), read_size(view.item(2), depth + 1)};
-  }
-  return size;
-}
 
 class Reader {
  public:
@@ -159,7 +110,7 @@ class Reader {
     JsonView view = root_.at(key);
     size_t slot = read_slot(view);
     const LaunchSize& size = plan_.slots[slot];
-    if (size.kind != Kind::number || size.number < rows * columns * 4) {
+    if (size.kind != LaunchSize::Kind::number || size.number < rows * columns * 4) {
       view.refuse("a slot that is too small", std::to_string(rows * columns * 4) + " bytes");
     }
     return slot;
@@ -213,7 +164,7 @@ class Reader {
     output.columns = entry.at("columns").integer(1, output.stride);
     output.column = entry.at("column").integer(0, output.stride - output.columns);
     const LaunchSize& size = plan_.slots[output.slot];
-    int64_t rows = size.kind == Kind::number ? size.number / (4 * output.stride) : 0;
+    int64_t rows = size.kind == LaunchSize::Kind::number ? size.number / (4 * output.stride) : 0;
     if (rows < 1) entry.refuse("a slot that holds no row of it", "the slot of its buffer");
     return output;
   }
@@ -259,41 +210,6 @@ class Reader {
 LaunchSize read_launch_size(const JsonView& view) { return read_size(view); }
 
 int64_t LaunchScalars::* read_launch_scalar(const JsonView& view) { return read_scalar(view); }
-
-int64_t LaunchSize::evaluate(const LaunchScalars& scalars) const {
-  if (kind == Kind::number) return number;
-  if (kind == Kind::scalar) return scalars.*scalar;
-  int64_t a = sides[0].evaluate(scalars);
-  int64_t b = sides[1].evaluate(scalars);
-  int64_t result = -1;
-  switch (kind) {
-    case Kind::add:
-      result = a + b;
-      break;
-    case Kind::subtract:
-      result = a - b;
-      break;
-    case Kind::multiply:
-      if (!checked_multiply(a, b, &result)) result = -1;
-      break;
-    case Kind::divide:
-      if (b > 0) result = a / b;
-      break;
-    case Kind::modulo:
-      if (b > 0) result = a % b;
-      break;
-    case Kind::least:
-      result = std::min(a, b);
-      break;
-    default:
-      result = std::max(a, b);
-  }
-  if (result < 0 || result > kMostBytes) {
-    fail(ARK_INVALID_BUNDLE, "launches.json: a size of " + std::to_string(result), "0 to 2^50",
-         "compile the bundle again");
-  }
-  return result;
-}
 
 void check_modules(const LaunchCode& code, int64_t bytes) {
   for (const LaunchModule& module : code.modules) {

@@ -36,6 +36,10 @@ struct LaunchSize {
 LaunchSize read_launch_size(const JsonView& view);
 int64_t LaunchScalars::* read_launch_scalar(const JsonView& view);
 
+// Raise ARK_INVALID_BUNDLE.
+int64_t LaunchScalars::* read_scalar(const JsonView& view);
+LaunchSize read_size(const JsonView& view, int depth = 0);
+
 struct LaunchArgument {
   enum class Kind { slot, weight, cache, scalar };
   Kind kind;

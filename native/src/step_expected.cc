@@ -85,7 +85,9 @@ void embed(StepImages* images) {
   const auto factor = static_cast<float>(step.attribute("scale", 1));
   std::vector<float> row(static_cast<size_t>(matrix.inputs));
   for (int64_t t = 0; t < images->scalars().tokens; t++) {
-    read_row(*images, matrix, *images->ids(ids, t), &row);
+    int32_t id = *images->ids(ids, t);
+    if (id < 0 || id >= matrix.outputs()) refuse(step, "ids that are no rows", "rows");
+    read_row(*images, matrix, id, &row);
     for (int64_t i = 0; i < y.columns; i++) {
       images->row(y, t)[i] = factor * row[static_cast<size_t>(i)];
     }

@@ -115,8 +115,8 @@ TemporaryBundle::TemporaryBundle() {
 }
 
 TemporaryBundle::~TemporaryBundle() {
-  for (const char* name :
-       {"DIGEST", "manifest.json", "plan.json", "weights.bin", "vocabulary.bin"}) {
+  for (const char* name : {"DIGEST", "manifest.json", "plan.json", "launches.json", "kernels.cl",
+                           "weights.bin", "vocabulary.bin"}) {
     unlink(file(name).c_str());
   }
   rmdir(path_.c_str());
@@ -129,10 +129,12 @@ void TemporaryBundle::write(const Files& files) const {
     list += file_entry(name, bytes);
     write_file(file(name), bytes);
   };
-  if (!files.plan.empty()) {
-    add("plan.json", files.plan);
-    add("weights.bin", files.weights);
+  if (!files.plan.empty()) add("plan.json", files.plan);
+  if (!files.launches.empty()) {
+    add("launches.json", files.launches);
+    add("kernels.cl", "__kernel void none() {}");
   }
+  if (!files.plan.empty() || !files.launches.empty()) add("weights.bin", files.weights);
   add("vocabulary.bin", files.vocabulary);
   std::string manifest = files.manifest;
   size_t place = manifest.find("FILES");

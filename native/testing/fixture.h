@@ -35,6 +35,7 @@ struct Files {
   std::string plan = plan_text();
   std::string weights = weights_bytes();
   std::string vocabulary = vocabulary_bytes(tokens());
+  std::string launches;  // of a device, in place of the plan
 };
 
 // A folder of its own below $TMPDIR, removed with the object.
