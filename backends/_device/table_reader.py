@@ -1,6 +1,6 @@
 """Reading ``launches.json`` in Python, for backends whose bundles the native runtime does not run.
 
-The rules are the native reader's (native/src/launch_plan.cc): names, ranges, numbers are checked.
+The rules are the native reader's (native/src/device/launch_plan.cc).
 """
 
 from __future__ import annotations

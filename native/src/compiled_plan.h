@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "device/launch_plan.h"
 #include "kernel.h"
-#include "launch_plan.h"
 #include "plan.h"
 
 namespace ark {

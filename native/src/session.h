@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "bind.h"
-#include "device_run.h"
+#include "device/device_run.h"
 #include "draft.h"
 #include "kv_cache.h"
 #include "memory.h"

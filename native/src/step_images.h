@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "device/launch_plan.h"
 #include "kernel.h"
-#include "launch_plan.h"
 
 namespace ark {
 

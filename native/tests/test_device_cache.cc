@@ -7,7 +7,7 @@
 #include <string>
 
 #include "check.h"
-#include "device_cache.h"
+#include "device/device_cache.h"
 #include "fixture.h"
 
 using namespace ark;

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 class MetalOnCpu(TokenSequence):
-    """See :class:`arkinfer.runtime.executor.Executor`; does what native/src/metal_run.mm does."""
+    """An :class:`~arkinfer.runtime.executor.Executor` as native/src/device/metal_run.mm is."""
 
     def __init__(self, bundle: Bundle, context: int) -> None:
         manifest = bundle.manifest

@@ -75,7 +75,7 @@ class MetalText:
         groups: Sequence[int],
         lanes: int,
     ) -> None:
-        """Run a kernel over arrays, as the launcher binds them (native/src/metal_run.mm)."""
+        """Run a kernel over arrays, as the launcher binds them (native/src/device/metal_run.mm)."""
         pairs = [number for value in scalars for number in (value, 0)]
         code = getattr(self._library, f"run_{name}")(
             (ctypes.c_void_p * len(buffers))(*(array.ctypes.data for array in buffers)),

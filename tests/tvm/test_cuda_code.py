@@ -82,7 +82,7 @@ def test_our_part_of_the_driver_api_is_nvidias(tmp_path: Path) -> None:
         "kAttachGlobal": "CU_MEM_ATTACH_GLOBAL",
         "kAttachHost": "CU_MEM_ATTACH_HOST",
     }
-    lines = ["#include <cstddef>", "#include <cuda.h>", '#include "cuda_api.h"', ""]
+    lines = ["#include <cstddef>", "#include <cuda.h>", '#include "device/cuda_api.h"', ""]
     node = "CUDA_KERNEL_NODE_PARAMS_v2"
     lines += [f"static_assert(sizeof(ark::cu::KernelNode) == sizeof({node}));"]
     lines += [
@@ -105,7 +105,7 @@ def test_our_part_of_the_driver_api_is_nvidias(tmp_path: Path) -> None:
 
 def _functions() -> list[str]:
     """The names of what the launcher calls."""
-    text = (NATIVE / "src" / "cuda_api.h").read_text()
+    text = (NATIVE / "src" / "device" / "cuda_api.h").read_text()
     table = text[text.index("struct Api {") : text.index("};", text.index("struct Api {"))]
     return [part.split(")")[0] for part in table.split("(*")[1:]]
 

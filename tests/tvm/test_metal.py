@@ -155,6 +155,6 @@ def test_the_launcher_parses(name: str) -> None:
     flags += ["-fblocks", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
     for folder in ("native/src", "native/include", "tests/support/metal_stub"):
         flags += ["-I", str(ROOT / folder)]
-    command = [clang, *flags, str(ROOT / "native" / "src" / name)]
+    command = [clang, *flags, str(ROOT / "native" / "src" / "device" / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-#include "cuda_api.h"
+#include "device/cuda_api.h"
 
 #include <dlfcn.h>
 #if defined(__linux__)

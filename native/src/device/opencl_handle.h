@@ -3,7 +3,7 @@
 
 #include <utility>
 
-#include "opencl_api.h"
+#include "device/opencl_api.h"
 
 namespace ark {
 

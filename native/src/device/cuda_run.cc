@@ -1,4 +1,4 @@
-#include "cuda_run.h"
+#include "device/cuda_run.h"
 
 #include <algorithm>
 #include <chrono>

@@ -1,4 +1,4 @@
-#include "cuda_graph.h"
+#include "device/cuda_graph.h"
 
 #include <utility>
 

@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "device_run.h"
-#include "opencl_device.h"
-#include "opencl_handle.h"
+#include "device/device_run.h"
+#include "device/opencl_device.h"
+#include "device/opencl_handle.h"
 
 namespace ark {
 

@@ -4,8 +4,8 @@
 #include <memory>
 #include <string>
 
-#include "cuda_api.h"
-#include "launch_plan.h"
+#include "device/cuda_api.h"
+#include "device/launch_plan.h"
 
 namespace ark {
 

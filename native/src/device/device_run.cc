@@ -1,4 +1,4 @@
-#include "device_run.h"
+#include "device/device_run.h"
 
 namespace ark {
 

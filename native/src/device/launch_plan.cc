@@ -1,4 +1,4 @@
-#include "launch_plan.h"
+#include "device/launch_plan.h"
 
 #include <algorithm>
 

@@ -1,7 +1,7 @@
-#include "launch_operands.h"
+#include "device/launch_operands.h"
 
+#include "device/launch_plan.h"
 #include "error.h"
-#include "launch_plan.h"
 
 namespace ark {
 namespace {

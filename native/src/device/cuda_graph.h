@@ -9,7 +9,7 @@
 
 #include <vector>
 
-#include "cuda_launch.h"
+#include "device/cuda_launch.h"
 
 namespace ark {
 

@@ -1,8 +1,8 @@
 // Sizes in launches.json: read, and computed for a call.
 #include <algorithm>
 
+#include "device/launch_plan.h"
 #include "error.h"
-#include "launch_plan.h"
 
 namespace ark {
 namespace {

@@ -1,4 +1,4 @@
-#include "cuda_launch.h"
+#include "device/cuda_launch.h"
 
 #include <algorithm>
 #include <cstring>

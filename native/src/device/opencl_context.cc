@@ -1,8 +1,8 @@
-#include "opencl_context.h"
+#include "device/opencl_context.h"
 
 #include <algorithm>
 
-#include "device_cache.h"
+#include "device/device_cache.h"
 #include "error.h"
 #include "sha256.h"
 

@@ -1,6 +1,6 @@
 // Systems without Metal: their builds refuse its bundles by name.
 #ifndef __APPLE__
-#include "device_run.h"
+#include "device/device_run.h"
 #include "error.h"
 
 namespace ark {

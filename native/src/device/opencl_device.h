@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "opencl_api.h"
+#include "device/opencl_api.h"
 
 namespace ark {
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "launch_plan.h"
+#include "device/launch_plan.h"
 
 namespace ark {
 

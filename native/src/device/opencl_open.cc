@@ -1,8 +1,8 @@
 // Opening a device: its program, its self-test, and the memory of a session.
 #include "arkinfer.h"
-#include "device_cache.h"
+#include "device/device_cache.h"
+#include "device/opencl_run.h"
 #include "error.h"
-#include "opencl_run.h"
 #include "self_test.h"
 
 namespace ark {

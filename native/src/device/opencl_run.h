@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "device_run.h"
-#include "opencl_context.h"
+#include "device/device_run.h"
+#include "device/opencl_context.h"
 #include "step_images.h"
 
 namespace ark {

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "error.h"
-#include "metal_context.h"
+#include "device/metal_context.h"
 
 namespace ark {
 namespace {

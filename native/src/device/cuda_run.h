@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "cuda_graph.h"
-#include "cuda_launch.h"
-#include "cuda_memory.h"
-#include "device_run.h"
+#include "device/cuda_graph.h"
+#include "device/cuda_launch.h"
+#include "device/cuda_memory.h"
+#include "device/device_run.h"
 
 namespace ark {
 

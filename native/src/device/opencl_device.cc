@@ -1,4 +1,4 @@
-#include "opencl_device.h"
+#include "device/opencl_device.h"
 
 #include <cstdlib>
 #include <vector>

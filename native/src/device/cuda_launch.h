@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "cuda_api.h"
-#include "launch_plan.h"
+#include "device/cuda_api.h"
+#include "device/launch_plan.h"
 
 namespace ark {
 

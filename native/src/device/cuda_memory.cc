@@ -1,4 +1,4 @@
-#include "cuda_memory.h"
+#include "device/cuda_memory.h"
 
 #include <algorithm>
 #include <cstring>

@@ -1,4 +1,4 @@
-#include "opencl_run.h"
+#include "device/opencl_run.h"
 
 #include <algorithm>
 #include <chrono>

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "cuda_device.h"
+#include "device/cuda_device.h"
 
 namespace ark {
 

@@ -1,4 +1,4 @@
-#include "metal_context.h"
+#include "device/metal_context.h"
 
 #include <unistd.h>
 

@@ -7,7 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "device_run.h"
+#include "device/device_run.h"
 
 namespace ark {
 

@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "device/launch_operands.h"
 #include "json.h"
-#include "launch_operands.h"
 #include "plan.h"
 
 namespace ark {

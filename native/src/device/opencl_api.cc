@@ -1,4 +1,4 @@
-#include "opencl_api.h"
+#include "device/opencl_api.h"
 
 #include <dlfcn.h>
 

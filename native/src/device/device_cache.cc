@@ -1,4 +1,4 @@
-#include "device_cache.h"
+#include "device/device_cache.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
