@@ -8,7 +8,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from arkinfer.kernels.compress_keys.tir import window_capacity, windows_before
-from arkinfer.kernels.select_blocks.tir import _COARSER, NEVER, Selection
+from arkinfer.kernels.select_blocks.tir_scores import COARSER, NEVER, Selection
 from arkinfer.tir.caches import BLOCK
 from arkinfer.tir.functions import exp
 from arkinfer.tir.halves import constant
@@ -23,10 +23,10 @@ def _tile(per_head: int) -> int:
 
 
 def normalizers(loops: Loops, selection: Selection, q: Rows) -> Any:
-    """See :func:`arkinfer.kernels.select_blocks.tir.normalizers`."""
+    """See :func:`arkinfer.kernels.select_blocks.tir_scores.normalizers`."""
     caches, per_head, sparse = selection.caches, selection.per_head, selection.sparse
     head_dim, heads = caches.head_dim, selection.heads
-    coarser = 1 if selection.exact else _COARSER
+    coarser = 1 if selection.exact else COARSER
     window, stride = sparse.kernel_size * coarser, sparse.kernel_stride * coarser
     scale, element, at_q = selection.scale, caches.element, q.at
     tile, width = _tile(per_head), math.gcd(head_dim, _WIDTH)
@@ -114,13 +114,13 @@ def normalizers(loops: Loops, selection: Selection, q: Rows) -> Any:
 
 
 def window_scores(loops: Loops, selection: Selection, q: Rows) -> Any:
-    """See :func:`arkinfer.kernels.select_blocks.tir.window_scores`."""
+    """See :func:`arkinfer.kernels.select_blocks.tir_scores.window_scores`."""
     caches, per_head, sparse = selection.caches, selection.per_head, selection.sparse
     head_dim, heads, kv_heads = caches.head_dim, selection.heads, caches.kv_heads
     window, stride = sparse.kernel_size, sparse.kernel_stride
     scale, element, at_q = selection.scale, caches.element, q.at
     # Without a coarse window there is nothing to normalise by, and all scores are zero.
-    least = 1 if selection.exact else _COARSER * window
+    least = 1 if selection.exact else COARSER * window
     tile, width = _tile(per_head), math.gcd(head_dim, _WIDTH)
 
     @T.prim_func(s_tir=True)
