@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the system packages that the platform tests use, where that is allowed.
 # Whatever is missing afterwards is named; the tests that need it are then skipped by name.
-packages="libsimde-dev qemu-user g++-aarch64-linux-gnu pocl-opencl-icd mesa-vulkan-drivers"
+packages="libsimde-dev qemu-user g++-aarch64-linux-gnu pocl-opencl-icd mesa-vulkan-drivers oclgrind"
 
 missing=""
 for package in $packages; do
