@@ -153,14 +153,17 @@ ARK_INLINE I as_int(V a) {
 ARK_INLINE V as_float(I a) {
   return each<V>([&](int i) { return float_of(static_cast<uint32_t>(a.v[i])); });
 }
+// Whole numbers wrap around, as in the vector registers of the other sets.
+ARK_INLINE int32_t wrapped(uint32_t value) { return static_cast<int32_t>(value); }
+ARK_INLINE uint32_t unsigned_of(int32_t value) { return static_cast<uint32_t>(value); }
 ARK_INLINE I add(I a, I b) {
-  return each<I>([&](int i) { return a.v[i] + b.v[i]; });
+  return each<I>([&](int i) { return wrapped(unsigned_of(a.v[i]) + unsigned_of(b.v[i])); });
 }
 ARK_INLINE I sub(I a, I b) {
-  return each<I>([&](int i) { return a.v[i] - b.v[i]; });
+  return each<I>([&](int i) { return wrapped(unsigned_of(a.v[i]) - unsigned_of(b.v[i])); });
 }
 ARK_INLINE I mul(I a, I b) {
-  return each<I>([&](int i) { return a.v[i] * b.v[i]; });
+  return each<I>([&](int i) { return wrapped(unsigned_of(a.v[i]) * unsigned_of(b.v[i])); });
 }
 ARK_INLINE int32_t sum(I a) {
   int32_t total = 0;
