@@ -36,7 +36,7 @@ def test_intel_opencl(name: str, tmp_path: Path) -> None:
             "pytest",
             f"tests/tvm/{name}",
             "-k",
-            "not llvm and not webgpu and not metal",
+            "not llvm and not webgpu and not metal and not cuda",
         ]
         + ["-q", "-p", "no:cacheprovider"],
         cwd=ROOT,
