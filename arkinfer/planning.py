@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arkinfer import kv_types, launch_table, memory
+from arkinfer import bundle_steps, kv_types, memory
 from arkinfer.bundle import Bundle
 from arkinfer.checkpoint import Checkpoint, TensorInfo
 from arkinfer.config import ModelConfig
@@ -124,7 +124,7 @@ def of_bundle(bundle: Bundle, options: Options) -> Planned:
             "a bundle's quantization and attention are settled",
             remedy="name a checkpoint or a known model to see others",
         )
-    content = launch_table.steps_of(bundle)
+    content = bundle_steps.steps_of(bundle)
     kv = kv_types.parse(options.kv) if options.kv else None
     table = memory.table(manifest, options.context, kv)
     return Planned(

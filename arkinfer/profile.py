@@ -6,7 +6,7 @@ import collections
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from arkinfer import launch_table, work
+from arkinfer import bundle_steps, work
 from arkinfer.bundle import Bundle
 from arkinfer.kv_types import KvType
 from arkinfer.runtime.native_session import Step
@@ -82,5 +82,5 @@ def bytes_read(bundle: Bundle, past: int, kv: KvType) -> dict[Key, int]:
     Raises:
         InvalidBundleError: the plan is not what docs/bundle.md describes.
     """
-    steps = PlanWork(launch_table.steps_of(bundle), bundle.manifest.model).at(past, kv)
+    steps = PlanWork(bundle_steps.steps_of(bundle), bundle.manifest.model).at(past, kv)
     return {key: step.bytes for key, step in steps.items()}

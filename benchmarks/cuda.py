@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 import arkinfer
-from arkinfer import launch_table
+from arkinfer import bundle_steps
 from arkinfer.bundle import Bundle
 from arkinfer.runtime.session import Session
 from arkinfer.work import PlanWork
@@ -280,7 +280,7 @@ def _decode_seconds(session: Session, repeats: int) -> float:
 
 
 def _work(bundle: Bundle) -> PlanWork:
-    return PlanWork(launch_table.steps_of(bundle), bundle.manifest.model)
+    return PlanWork(bundle_steps.steps_of(bundle), bundle.manifest.model)
 
 
 def _make_checkpoint(path: Path) -> None:

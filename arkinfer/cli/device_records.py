@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from arkinfer import backends, devices, launch_table, memory
+from arkinfer import backends, bundle_steps, devices, memory
 from arkinfer.bundle import Bundle
 from arkinfer.devices import Device, Figure, Profile, Unit
 from arkinfer.errors import InvalidOptionError, NativeLibraryError
@@ -164,7 +164,7 @@ def predict_compiled(bundle: Bundle, kv: KvType | None) -> dict[str, Any] | None
         for profile in devices.profiles()
         for unit in profile.units.values()
     }
-    if name not in known or not launch_table.has_steps(bundle):
+    if name not in known or not bundle_steps.has_steps(bundle):
         return None
     profile, unit = known[name]
     rates = rates_of(profile, unit)

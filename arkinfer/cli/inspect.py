@@ -12,7 +12,7 @@ from arkinfer.cli.options import BundlePath, Json, Kv
 
 if TYPE_CHECKING:
     from arkinfer.bundle import Bundle
-    from arkinfer.launch_table import DeviceCode
+    from arkinfer.bundle_steps import DeviceCode
     from arkinfer.manifest import Manifest
     from arkinfer.memory import MemoryTable
 
@@ -29,7 +29,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show what is in a bundle, and the memory that it needs at each context length."""
-    from arkinfer import kv_types, launch_table, memory, tuning
+    from arkinfer import bundle_steps, kv_types, memory, tuning
     from arkinfer.bundle import Bundle
     from arkinfer.cli import device_records, device_views, show
     from arkinfer.system import available_memory
@@ -44,7 +44,7 @@ def inspect(
     ]
     operators = graph_summary(opened)
     predicted = device_records.predict_compiled(opened, kv_type)
-    code = launch_table.code_of(opened)
+    code = bundle_steps.code_of(opened)
     free, where = memory_of(manifest, available_memory())
     if json:
         show.as_json(

@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 
 import arkinfer
+from arkinfer.bundle_steps import code_of
 from arkinfer.errors import ArkInferError, DamagedBundleError, InvalidBundleError
-from arkinfer.launch_table import code_of
 from benchmarks import cuda as benchmark
 from tests.support.fake_cuda import FakeCuda, available
 from tests.support.manifests import reseal

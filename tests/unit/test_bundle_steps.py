@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from arkinfer import launch_table
+from arkinfer import bundle_steps
 from arkinfer.bundle import Bundle
 from arkinfer.errors import InvalidBundleError
 from arkinfer.work import PlanWork
@@ -78,15 +78,15 @@ def changed(change: Callable[[Any], Any]) -> Any:
 
 def test_steps_read_each_weight_once(bundle: Callable[[Any], Bundle]) -> None:
     opened = bundle(TABLE)
-    assert launch_table.has_steps(opened)
-    work = PlanWork(launch_table.steps_of(opened), opened.manifest.model).at(0, "fp16")
+    assert bundle_steps.has_steps(opened)
+    work = PlanWork(bundle_steps.steps_of(opened), opened.manifest.model).at(0, "fp16")
     product = work["matmul", "layers.*.a"]
     assert (product.steps, product.weights) == (2, 32 + 16 + 32 + 32)
     assert product.products == 2 * (64 + 32 + 32)
 
 
 def test_code_is_told_by_kind_of_step(bundle: Callable[[Any], Bundle]) -> None:
-    code = launch_table.code_of(bundle(TABLE))
+    code = bundle_steps.code_of(bundle(TABLE))
     assert code is not None
     assert (code.architecture, code.form, code.toolkit, code.unresolved) == (
         *("sm_87", "cubin", "13.0", 0),
@@ -117,16 +117,16 @@ def _set(*place: Any) -> Callable[[Any], None]:
 def test_steps_without_code_are_counted(
     change: Callable[[Any], None], bundle: Callable[[Any], Bundle]
 ) -> None:
-    code = launch_table.code_of(bundle(changed(change)))
+    code = bundle_steps.code_of(bundle(changed(change)))
     assert code is not None and code.unresolved == 1
 
 
 def test_a_bundle_without_a_table(null_bundle: Path, bundle: Callable[[Any], Bundle]) -> None:
     opened = Bundle.open(null_bundle)
-    assert not launch_table.has_steps(opened) and launch_table.code_of(opened) is None
+    assert not bundle_steps.has_steps(opened) and bundle_steps.code_of(opened) is None
     with pytest.raises(InvalidBundleError, match="the null backend hold no plan"):
-        launch_table.steps_of(opened)
-    assert launch_table.code_of(bundle(changed(lambda table: table.pop("code")))) is None
+        bundle_steps.steps_of(opened)
+    assert bundle_steps.code_of(bundle(changed(lambda table: table.pop("code")))) is None
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_bundle_without_a_table(null_bundle: Path, bundle: Callable[[Any], Bun
 )
 def test_tables_that_cannot_be_read(table: Any, bundle: Callable[[Any], Bundle]) -> None:
     with pytest.raises(InvalidBundleError, match=r"launches\.json cannot be read"):
-        launch_table.steps_of(bundle(table))
+        bundle_steps.steps_of(bundle(table))
 
 
 @pytest.mark.parametrize(
@@ -162,4 +162,4 @@ def test_code_that_cannot_be_read(
     change: Callable[[Any], None], bundle: Callable[[Any], Bundle]
 ) -> None:
     with pytest.raises(InvalidBundleError, match=r"launches\.json cannot be read"):
-        launch_table.code_of(bundle(changed(change)))
+        bundle_steps.code_of(bundle(changed(change)))
