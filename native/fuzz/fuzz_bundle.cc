@@ -10,11 +10,11 @@
 #include <string>
 #include <vector>
 
+#include "device/self_test.h"
 #include "error.h"
 #include "fixture.h"
 #include "json.h"
 #include "launch_files.h"
-#include "self_test.h"
 
 using namespace ark;
 using namespace ark::testing;

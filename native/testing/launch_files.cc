@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "step_expected.h"
+#include "device/step_expected.h"
 
 namespace ark::testing {
 namespace {

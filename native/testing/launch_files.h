@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "device/step_images.h"
 #include "fixture.h"
-#include "step_images.h"
 #include "thread_pool.h"
 
 namespace ark::testing {

@@ -1,7 +1,7 @@
 // The self-test of a device, on a device that computes right, or wrong in one place.
 #include "check.h"
+#include "device/self_test.h"
 #include "launch_files.h"
-#include "self_test.h"
 
 using namespace ark;
 using namespace ark::testing;

@@ -2,8 +2,8 @@
 #include "arkinfer.h"
 #include "device/device_cache.h"
 #include "device/opencl_run.h"
+#include "device/self_test.h"
 #include "error.h"
-#include "self_test.h"
 
 namespace ark {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "device/device_run.h"
 #include "device/opencl_context.h"
-#include "step_images.h"
+#include "device/step_images.h"
 
 namespace ark {
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "step_images.h"
+#include "device/step_images.h"
 
 namespace ark {
 

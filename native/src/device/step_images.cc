@@ -1,4 +1,4 @@
-#include "step_images.h"
+#include "device/step_images.h"
 
 #include <algorithm>
 #include <cstring>

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "device/step_images.h"
 #include "halves.h"
-#include "step_images.h"
 
 namespace ark {
 namespace {

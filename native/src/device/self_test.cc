@@ -1,4 +1,4 @@
-#include "self_test.h"
+#include "device/self_test.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,7 +7,7 @@
 #include <set>
 #include <sstream>
 
-#include "step_expected.h"
+#include "device/step_expected.h"
 
 namespace ark {
 namespace {

@@ -2,7 +2,7 @@
 // lie as the device wants them in plain loops.
 #pragma once
 
-#include "step_images.h"
+#include "device/step_images.h"
 #include "thread_pool.h"
 
 namespace ark {

@@ -1,4 +1,4 @@
-#include "step_expected.h"
+#include "device/step_expected.h"
 
 #include <algorithm>
 #include <cstring>
