@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 import arkinfer
@@ -14,6 +15,20 @@ from arkinfer.runtime.executor import Executor
 from arkinfer.runtime.session import Session
 
 Side = Session | Executor
+
+# Both sides multiply the same codes in float32 and differ by the order of sums. fp16 caches differ
+# besides where that moves a number across the middle of two halves.
+TOLERANCE = {"fp32": 5e-5, "fp16": 5e-3}
+
+# Kind, type of the KV cache and quantization: both generations of sparse attention and none.
+TINY_MODELS = pytest.mark.parametrize(
+    ("kind", "kv", "quant"),
+    [
+        ("minicpm4.1-8b", "fp32", "w4g32"),
+        ("minicpm4-8b", "fp16", "w8g32"),
+        ("minicpm4-0.5b", "fp16", "none"),
+    ],
+)
 
 
 def sessions(

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import arkinfer
 from arkinfer.errors import (
@@ -24,6 +23,7 @@ from arkinfer.errors import (
 from arkinfer.runtime.session import Session
 from tests.support.manifests import reseal
 from tests.support.tiny_models import SMALL_SPARSE
+from tests.support.two_backends import TINY_MODELS, TOLERANCE, error, follow
 
 pytestmark = pytest.mark.platform
 if importlib.util.find_spec("tvm") is None:
@@ -31,9 +31,6 @@ if importlib.util.find_spec("tvm") is None:
 if platform.machine() != "x86_64":
     pytest.skip("compiles for AVX2 and runs it", allow_module_level=True)
 
-# Both sides multiply the same codes in float32 and differ by the order of sums. fp16 caches differ
-# besides where that moves a number across the middle of two halves.
-TOLERANCE = {"fp32": 5e-5, "fp16": 5e-3}
 # A set that no CPU here has.
 FOREIGN = "neon"
 
@@ -52,29 +49,7 @@ def sessions(bundle: Path, **options: Any) -> list[Session]:
     ]
 
 
-def error(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
-
-
-def follow(both: list[Session], last: list[NDArray[Any]], steps: int, tolerance: float) -> None:
-    """Greedy decoding on both sides."""
-    for _ in range(steps):
-        found, expected = last
-        assert error(found, expected) < tolerance
-        token = int(expected.argmax())
-        near = expected.max() - np.sort(expected)[-2] < tolerance * np.abs(expected).max()
-        assert int(found.argmax()) == token or near
-        last = [session.append([token])[-1] for session in both]
-
-
-@pytest.mark.parametrize(
-    ("kind", "kv", "quant"),
-    [
-        ("minicpm4.1-8b", "fp32", "w4g32"),
-        ("minicpm4-8b", "fp16", "w8g32"),
-        ("minicpm4-0.5b", "fp16", "none"),
-    ],
-)
+@TINY_MODELS
 def test_tiny_models(
     kind: str, kv: str, quant: str, tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:

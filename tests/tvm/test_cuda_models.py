@@ -27,7 +27,7 @@ from benchmarks import cuda as benchmark
 from tests.support.fake_cuda import FakeCuda, available
 from tests.support.manifests import reseal
 from tests.support.tiny_models import SMALL_SPARSE
-from tests.support.two_backends import compare_whole, sessions
+from tests.support.two_backends import TOLERANCE, compare_whole, sessions
 
 pytestmark = pytest.mark.platform
 if importlib.util.find_spec("tvm") is None:
@@ -35,9 +35,6 @@ if importlib.util.find_spec("tvm") is None:
 if not available():
     pytest.skip("needs a C++ compiler on Linux", allow_module_level=True)
 
-# Both sides multiply the same codes in float32 and differ by the order of sums. fp16 caches differ
-# besides where that moves a number across the middle of two halves.
-TOLERANCE = {"fp32": 5e-5, "fp16": 5e-3}
 OUT_OF_MEMORY, NO_DEVICE, NO_BINARY, OLD_PTX, BAD_ADDRESS = 2, 100, 209, 222, 700
 
 

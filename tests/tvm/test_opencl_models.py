@@ -16,7 +16,7 @@ import arkinfer
 from arkinfer.errors import ArkInferError, InvalidBundleError, InvalidOptionError
 from tests.support.manifests import reseal
 from tests.support.tiny_models import SMALL_SPARSE
-from tests.support.two_backends import compare_whole, follow, sessions
+from tests.support.two_backends import TINY_MODELS, TOLERANCE, compare_whole, follow, sessions
 
 pytestmark = pytest.mark.platform
 if importlib.util.find_spec("tvm") is None:
@@ -28,10 +28,6 @@ if PLATFORM not in opencl_platforms():
     pytest.skip(
         f"needs {PLATFORM} (PoCL is Debian's pocl-opencl-icd) and pyopencl", allow_module_level=True
     )
-
-# Both sides multiply the same codes in float32 and differ by the order of sums. fp16 caches differ
-# besides where that moves a number across the middle of two halves.
-TOLERANCE = {"fp32": 5e-5, "fp16": 5e-3}
 
 
 @pytest.fixture(autouse=True)
@@ -48,14 +44,7 @@ def llama(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPat
     return arkinfer.compile(source, target="opencl", context=128, chunk=16, output=output).path
 
 
-@pytest.mark.parametrize(
-    ("kind", "kv", "quant"),
-    [
-        ("minicpm4.1-8b", "fp32", "w4g32"),
-        ("minicpm4-8b", "fp16", "w8g32"),
-        ("minicpm4-0.5b", "fp16", "none"),
-    ],
-)
+@TINY_MODELS
 def test_tiny_models(
     kind: str, kv: str, quant: str, tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -23,7 +23,14 @@ from arkinfer.errors import (
 )
 from tests.support.manifests import reseal
 from tests.support.tiny_models import SMALL_SPARSE
-from tests.support.two_backends import compare_whole, error, follow, sessions
+from tests.support.two_backends import (
+    TINY_MODELS,
+    TOLERANCE,
+    compare_whole,
+    error,
+    follow,
+    sessions,
+)
 
 pytestmark = pytest.mark.platform
 for module, extra in (("tvm", "tvm"), ("wgpu", "webgpu")):
@@ -40,18 +47,8 @@ try:
 except DeviceError:
     pytest.skip("needs a Vulkan driver (Debian's mesa-vulkan-drivers)", allow_module_level=True)
 
-# As for OpenCL: the order of sums, and numbers at the middle of two halves.
-TOLERANCE = {"fp32": 5e-5, "fp16": 5e-3}
 
-
-@pytest.mark.parametrize(
-    ("kind", "kv", "quant"),
-    [
-        ("minicpm4.1-8b", "fp32", "w4g32"),
-        ("minicpm4-8b", "fp16", "w8g32"),
-        ("minicpm4-0.5b", "fp16", "none"),
-    ],
-)
+@TINY_MODELS
 def test_tiny_models(
     kind: str, kv: str, quant: str, tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
