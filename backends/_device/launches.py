@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from arkinfer.backends._device.weights import Part, parts_of
-from arkinfer.backends.cpu.plan import Cache, Step, View, WeightRef
+from arkinfer.backends._steps.plan import Cache, Step, View, WeightRef
 from arkinfer.errors import LoweringError
 from arkinfer.graph.graph import WeightSpec
 from arkinfer.tir.caches import Caches

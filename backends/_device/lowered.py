@@ -15,7 +15,7 @@ from arkinfer.backends import CompileOptions
 from arkinfer.backends._device import limits, weights
 from arkinfer.backends._device.launches import Kernels
 from arkinfer.backends._device.plan import Writer
-from arkinfer.backends.cpu.lower import lower
+from arkinfer.backends._steps.lower import lower
 from arkinfer.bundle_writer import BundleWriter
 from arkinfer.checkpoint import Checkpoint
 from arkinfer.devices import Device

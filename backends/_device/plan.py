@@ -7,7 +7,7 @@ from typing import Any
 
 from arkinfer.backends._device.launches import Kernels, Launch, Scratch, Source, parts_of_step
 from arkinfer.backends._device.weights import DeviceTensor, matrix_entry
-from arkinfer.backends.cpu.plan import Buffer, Cache, Operand, Plan, Step, View, WeightRef
+from arkinfer.backends._steps.plan import Buffer, Cache, Operand, Plan, Step, View, WeightRef
 from arkinfer.errors import LoweringError
 from arkinfer.tir.caches import BLOCK
 from arkinfer.tir.emit import Kernel

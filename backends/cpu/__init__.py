@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from arkinfer import devices
 from arkinfer.backends import CompileOptions, ExecutorOptions
-from arkinfer.backends.cpu import weights
-from arkinfer.backends.cpu.plan import Plan
+from arkinfer.backends._steps.plan import Plan
+from arkinfer.backends.cpu import plan_file, weights
 from arkinfer.bundle import Bundle
 from arkinfer.bundle_writer import BundleWriter
 from arkinfer.checkpoint import Checkpoint
@@ -98,14 +98,14 @@ def _planned(
 
     Compiled kernels leave norms and gates to steps of their own.
     """
-    from arkinfer.backends.cpu.lower import lower
+    from arkinfer.backends._steps.lower import lower
 
     plan, walk = lower(graph, fused=options.kernels is None)
     specs = list((walk.weights | graph.weights).values())
     parts = [part for spec in specs for part in weights.tensors_of(spec)]
     extra = [weights.PackedTensor(n, "f32", v.shape) for n, v in walk.vectors.items()]
     tensors = weights.lay_out([*parts, *extra])
-    content = plan.to_json(options.chunk, min(OUTPUT_ROWS, options.chunk), tensors)
+    content = plan_file.content(plan, options.chunk, min(OUTPUT_ROWS, options.chunk), tensors)
     arena_bytes = content["arena_bytes"] + _scratch_bytes(plan, options.chunk)
     return content, arena_bytes, specs, list(walk.vectors.values()), plan
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from arkinfer.backends._device.launches import Kernels, Launch, Scratch, Source
+from arkinfer.backends._steps.plan import Cache, Plan, Step, View, WeightRef
 from arkinfer.backends.cpu import link
-from arkinfer.backends.cpu.plan import Cache, Plan, Step, View, WeightRef
 from arkinfer.bundle_writer import BundleWriter
 from arkinfer.graph.graph import WeightSpec, input_names
 from arkinfer.kernels.embed import launches_cpu as embed

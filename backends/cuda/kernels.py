@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 
 from arkinfer.backends._device.launches import Kernels, Launch
-from arkinfer.backends.cpu.plan import Step
+from arkinfer.backends._steps.plan import Step
 from arkinfer.backends.cuda import modules
 from arkinfer.backends.cuda.modules import Define, Unit
 from arkinfer.backends.cuda.nvcc import Architecture

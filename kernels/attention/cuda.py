@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from arkinfer.backends.cpu.plan import Cache, Step, View
+from arkinfer.backends._steps.plan import Cache, Step, View
 
 if TYPE_CHECKING:
     from arkinfer.backends._device.launches import Launch, Source

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from arkinfer.backends.cpu.plan import Step
+from arkinfer.backends._steps.plan import Step
 from arkinfer.kernels.attention.cuda import FEW, LANES, arguments_of, split_launches
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arkinfer.backends._device.launches import Kernels, Launch, cache_of, rows_of, view_of
-from arkinfer.backends.cpu.plan import Step
+from arkinfer.backends._steps.plan import Step
 from arkinfer.kernels.cache_append.tir import cache_append
 
 

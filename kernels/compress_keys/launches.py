@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arkinfer.backends._device.launches import Kernels, Launch, cache_of
-from arkinfer.backends.cpu.plan import Step
+from arkinfer.backends._steps.plan import Step
 from arkinfer.kernels.compress_keys.tir import compress_keys
 
 

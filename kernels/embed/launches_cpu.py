@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arkinfer.backends._device.launches import Kernels, Launch, rows_of, view_of
-from arkinfer.backends.cpu.plan import Step
+from arkinfer.backends._steps.plan import Step
 from arkinfer.kernels.embed.tir_cpu import embed
 from arkinfer.tir.panels import Panels
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from arkinfer.backends.cpu.plan import Step, View
+from arkinfer.backends._steps.plan import Step, View
 from arkinfer.quantize.schemes import GroupScheme
 from arkinfer.tir.matrix import Matrix
 

@@ -13,7 +13,7 @@ from arkinfer.backends._device.launches import (
     view_of,
 )
 from arkinfer.backends._device.weights import Part
-from arkinfer.backends.cpu.plan import Step, View
+from arkinfer.backends._steps.plan import Step, View
 from arkinfer.errors import LoweringError
 from arkinfer.kernels.matmul.tir import few_rows, many_rows
 from arkinfer.tir.loops import Rows

@@ -11,7 +11,7 @@ from arkinfer.backends._device.launches import (
     rows_of,
     view_of,
 )
-from arkinfer.backends.cpu.plan import Step
+from arkinfer.backends._steps.plan import Step
 from arkinfer.kernels.matmul.tir_cpu import few_rows, group_sums, many_rows
 from arkinfer.tir.panels import Panels
 

@@ -10,7 +10,7 @@ from arkinfer.backends._device.launches import (
     rows_of,
     view_of,
 )
-from arkinfer.backends.cpu.plan import Step
+from arkinfer.backends._steps.plan import Step
 from arkinfer.config import SparseConfig
 from arkinfer.kernels.select_blocks import tir
 from arkinfer.tir.caches import BLOCK

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from arkinfer.backends.cpu.plan import Buffer, Cache, View
+from arkinfer.backends._steps.plan import Buffer, Cache, View
 from arkinfer.kernels.attention import cuda
 from arkinfer.kernels.attention.reference import attention
 from arkinfer.kernels.block_sparse_attention import cuda as sparse_cuda

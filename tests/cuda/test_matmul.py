@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from arkinfer.backends.cpu.plan import Buffer, View
+from arkinfer.backends._steps.plan import Buffer, View
 from arkinfer.kernels.matmul import cuda
 from arkinfer.kernels.matmul.reference import matmul
 from arkinfer.quantize.schemes import GroupScheme, QuantizedTensor

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from arkinfer.backends.cpu.plan import Buffer, Cache, View
+from arkinfer.backends._steps.plan import Buffer, Cache, View
 from arkinfer.backends.cuda import modules, nvcc
 from arkinfer.errors import MissingExtraError
 from arkinfer.kernels.attention import cuda as attention

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arkinfer.backends.cpu.plan import Buffer, View
+from arkinfer.backends._steps.plan import Buffer, View
 from arkinfer.kernels.rms_norm import cuda
 from arkinfer.kernels.rms_norm.reference import rms_norm
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from arkinfer.backends.cpu.plan import Buffer, Cache, View
+from arkinfer.backends._steps.plan import Buffer, Cache, View
 from arkinfer.config import SparseConfig
 from arkinfer.kernels.compress_keys.reference import compress_keys
 from arkinfer.kernels.select_blocks import cuda

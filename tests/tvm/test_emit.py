@@ -17,7 +17,7 @@ if importlib.util.find_spec("tvm") is None:
     pytest.skip("needs TVM: pip install 'arkinfer[tvm]'", allow_module_level=True)
 
 from arkinfer.backends._device.launches import Kernels  # noqa: E402
-from arkinfer.backends.cpu.plan import Step  # noqa: E402
+from arkinfer.backends._steps.plan import Step  # noqa: E402
 from arkinfer.errors import LoweringError  # noqa: E402
 from arkinfer.kernels.matmul.tir import few_rows, many_rows  # noqa: E402
 from arkinfer.kernels.rope_table.tir import rope_table  # noqa: E402

@@ -19,8 +19,8 @@ import pytest
 
 import arkinfer
 from arkinfer import compiler, converters, devices, models, passes
+from arkinfer.backends._steps.lower import lower
 from arkinfer.backends.cpu import BACKEND
-from arkinfer.backends.cpu.lower import lower
 from arkinfer.bundle import Bundle
 from arkinfer.config import ModelConfig, RopeConfig, SparseConfig
 from arkinfer.errors import (

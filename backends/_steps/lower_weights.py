@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from arkinfer.backends.cpu.facts import (
+from arkinfer.backends._steps.facts import (
     Constant,
     Fact,
     Heads,
@@ -14,8 +14,8 @@ from arkinfer.backends.cpu.facts import (
     Positions,
     Unshifted,
 )
-from arkinfer.backends.cpu.lower import Lowering, refuse
-from arkinfer.backends.cpu.plan import View
+from arkinfer.backends._steps.lower import Lowering, refuse
+from arkinfer.backends._steps.plan import View
 from arkinfer.quantize.schemes import GroupScheme
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from arkinfer.backends.cpu.facts import (
+from arkinfer.backends._steps.facts import (
     Angles,
     CacheFact,
     Constant,
@@ -18,7 +18,7 @@ from arkinfer.backends.cpu.facts import (
     Positions,
     Waves,
 )
-from arkinfer.backends.cpu.lower import Lowering, refuse
+from arkinfer.backends._steps.lower import Lowering, refuse
 
 
 def shape(walk: Lowering, node: ir.Node) -> tuple[Fact, ...]:

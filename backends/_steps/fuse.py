@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from arkinfer.backends.cpu.plan import Buffer, Operand, Step, View, WeightRef
+from arkinfer.backends._steps.plan import Buffer, Operand, Step, View, WeightRef
 
 _PANEL = 16  # outputs that a kernel computes together (docs/bundle.md)
 

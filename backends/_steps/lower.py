@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from arkinfer.backends.cpu.facts import (
+from arkinfer.backends._steps.facts import (
     CacheFact,
     Constant,
     Fact,
@@ -24,8 +24,8 @@ from arkinfer.backends.cpu.facts import (
     Part,
     PartName,
 )
-from arkinfer.backends.cpu.fuse import fuse
-from arkinfer.backends.cpu.plan import Buffer, Cache, Operand, Plan, Step, View, WeightRef
+from arkinfer.backends._steps.fuse import fuse
+from arkinfer.backends._steps.plan import Buffer, Cache, Operand, Plan, Step, View, WeightRef
 from arkinfer.errors import LoweringError
 from arkinfer.graph.graph import Graph, WeightSpec, input_names
 from arkinfer.quantize.schemes import GroupScheme
@@ -148,7 +148,7 @@ def lower(graph: Graph, fused: bool = True) -> tuple[Plan, Lowering]:
     Raises:
         LoweringError: names the node and the operator that has no place in a plan.
     """
-    from arkinfer.backends.cpu.handlers import HANDLERS
+    from arkinfer.backends._steps.handlers import HANDLERS
 
     walk = Lowering(graph)
     _enter(walk)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from arkinfer.backends.cpu import lower_attention as attention
-from arkinfer.backends.cpu import lower_dense as dense
-from arkinfer.backends.cpu import lower_positions as positions
-from arkinfer.backends.cpu import lower_weights as weights
-from arkinfer.backends.cpu.lower import Handler
+from arkinfer.backends._steps import lower_attention as attention
+from arkinfer.backends._steps import lower_dense as dense
+from arkinfer.backends._steps import lower_positions as positions
+from arkinfer.backends._steps import lower_weights as weights
+from arkinfer.backends._steps.lower import Handler
 from arkinfer.graph.builder import DOMAIN
 
 HANDLERS: dict[tuple[str, str], Handler] = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from arkinfer.backends.cpu.facts import Blocks, CacheFact, Fact, Heads, Length, Waves
-from arkinfer.backends.cpu.lower import Lowering, refuse
-from arkinfer.backends.cpu.plan import Cache, Operand, Step, View
+from arkinfer.backends._steps.facts import Blocks, CacheFact, Fact, Heads, Length, Waves
+from arkinfer.backends._steps.lower import Lowering, refuse
+from arkinfer.backends._steps.plan import Cache, Operand, Step, View
 
 
 def rotary_embedding(walk: Lowering, node: ir.Node) -> tuple[Fact, ...]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from arkinfer.backends.cpu.plan import Cache, View
+from arkinfer.backends._steps.plan import Cache, View
 from arkinfer.graph.graph import WeightSpec
 
 

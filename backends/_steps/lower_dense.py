@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from arkinfer.backends.cpu.facts import Constant, Fact, Ids, Length, Matrix, Scaled, Swished
-from arkinfer.backends.cpu.lower import Lowering, refuse
-from arkinfer.backends.cpu.lower_positions import add_lengths, mul_positions
-from arkinfer.backends.cpu.lower_weights import add_minimums
-from arkinfer.backends.cpu.plan import Operand, Step, View, WeightRef
+from arkinfer.backends._steps.facts import Constant, Fact, Ids, Length, Matrix, Scaled, Swished
+from arkinfer.backends._steps.lower import Lowering, refuse
+from arkinfer.backends._steps.lower_positions import add_lengths, mul_positions
+from arkinfer.backends._steps.lower_weights import add_minimums
+from arkinfer.backends._steps.plan import Operand, Step, View, WeightRef
 
 _SCALABLE = ("matmul", "embed")
 

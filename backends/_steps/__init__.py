@@ -1,0 +1,1 @@
+"""From the graph to steps, each the call of one kernel: what backends with kernels share."""
