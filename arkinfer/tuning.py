@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from arkinfer import kv_types
 from arkinfer.bundle import Bundle
 from arkinfer.errors import InvalidBundleError, InvalidOptionError, StorageError
 from arkinfer.kv_types import KvType
@@ -142,11 +143,27 @@ def read(bundle: Bundle) -> Tuning | None:
             )
             for entry in data.pop("shapes")
         )
-        tokens = tuple(int(count) for count in data.pop("tokens"))
-        return Tuning(**data, tokens=tokens, shapes=shapes)
+        return Tuning(
+            str(data["bundle"]),
+            str(data["cpu"]),
+            int(data["threads"]),
+            int(data["depth"]),
+            kv_types.parse(data["kv"]),
+            tuple(int(count) for count in data["tokens"]),
+            shapes,
+        )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        InvalidOptionError,
+    ) as error:
         raise InvalidBundleError(f"{path} cannot be read ({error!r})", "", _REMEDY) from None
 
 

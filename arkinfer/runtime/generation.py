@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from arkinfer.errors import InvalidOptionError, NativeLibraryError, PromptError
+from arkinfer.errors import InvalidOptionError, PromptError
 from arkinfer.runtime import abi, library
 from arkinfer.runtime.executor import Executor
 from arkinfer.runtime.native_session import (
@@ -32,7 +32,6 @@ _FINISH: dict[int, FinishReason] = {
     abi.FINISH_CONTEXT: "context",
     abi.FINISH_CANCELLED: "cancelled",
 }
-_EXECUTOR_FAILED = 9
 _CANCELLED = 8
 
 
@@ -242,9 +241,6 @@ class Generation(Iterator[Piece]):
         if status == _CANCELLED:
             self.finish_reason = "cancelled"
             return Piece("", None, "cancelled")
-        if status == _EXECUTOR_FAILED:
-            text = (self._library.ark_last_error() or b"").decode("utf-8", "replace")
-            raise NativeLibraryError(f"the executor failed: {text}")
         library.check(status)
         text = ""
         if struct.text_bytes:

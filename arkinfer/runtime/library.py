@@ -25,6 +25,7 @@ _ERRORS: dict[int, type[errors.ArkInferError]] = {
     6: errors.ContextOverflowError,
     7: errors.InvalidOptionError,
     8: errors.CancelledError,
+    9: errors.DeviceError,
 }
 
 
@@ -96,8 +97,8 @@ def load() -> ctypes.CDLL:
 def check(status: int) -> None:
     """Raise the error that belongs to a status other than success.
 
-    The text is the library's own. A status that says that the library itself
-    is wrong (executor failed, internal) becomes :class:`NativeLibraryError`.
+    The text is the library's own. A status that says that the library itself is wrong
+    (internal) becomes :class:`NativeLibraryError`.
     """
     if status == abi.OK:
         return

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from arkinfer.errors import (
     InvalidOptionError,
 )
 from arkinfer.runtime.native_session import NativeModel, NativeSession, SessionOptions
+from tests.support.junk import JUNK, changed, paths
 from tests.support.manifests import MANIFEST, reseal, reseal_manifest
 from tests.support.tiny_models import SMALL_SPARSE
 
@@ -176,42 +176,16 @@ def test_manifests_that_are_none(sealed: Path, text: str) -> None:
             Bundle.open(sealed)
 
 
-JUNK = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(1 << 70), 1 << 70),
-    st.floats(),
-    st.text(max_size=5),
-    st.lists(st.integers(), max_size=2),
-    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
-)
-
-
-def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, (dict, list)):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-    return [path, *(found for key, item in items for found in _paths(item, (*path, key)))]
-
-
 GOOD = json.loads(MANIFEST.to_json())
 
 
 @settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(_paths(GOOD)[1:]), JUNK, st.booleans())
+@given(st.sampled_from(paths(GOOD)), JUNK, st.booleans())
 def test_any_value_anywhere_is_read_or_refused(
     path: tuple[Any, ...], junk: Any, remove: bool
 ) -> None:
-    data = copy.deepcopy(GOOD)
-    target = data
-    for key in path[:-1]:
-        target = target[key]
-    if remove:
-        del target[path[-1]]
-    else:
-        target[path[-1]] = junk
     try:
-        manifests.parse(json.dumps(data))
+        manifests.parse(json.dumps(changed(GOOD, path, junk, remove)))
     except ArkInferError as error:
         assert error.found
 
