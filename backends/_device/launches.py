@@ -88,6 +88,13 @@ class Kernels:
         """The layout of a cache."""
         return Caches(self.dtype, cache.kv_heads, cache.head_dim)
 
+    def fuses(self, product: Step) -> bool:
+        """Whether there is a kernel for a product that takes over a norm or a gate.
+
+        What none takes over stays a step of its own.
+        """
+        return False
+
     def launches(self, step: Step) -> list[Launch]:
         """What a step becomes.
 

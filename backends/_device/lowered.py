@@ -91,13 +91,13 @@ def lower_for(
     largest = limit.get("largest_allocation", 0)
     if options.kv not in _CACHES:
         raise InvalidOptionError(f"kv is {options.kv!r}", "fp16 or fp32, as devices have it")
-    plan, walk = lower(graph, fused=False)
+    by_codes = {weights.codes_name(spec): spec for spec in graph.weights.values()}
+    dtype: Any = _CACHES[options.kv]
+    kernels = make(loops, dtype, options.chunk, by_codes, largest)
+    plan, walk = lower(graph, computes=kernels.fuses)
     specs = list((walk.weights | graph.weights).values())
     tensors = [tensor for spec in specs for tensor in weights.tensors_of(spec, largest)]
     tensors += [weights.DeviceTensor(n, v.size * 4) for n, v in walk.vectors.items()]
-    by_codes = {weights.codes_name(spec): spec for spec in specs}
-    dtype: Any = _CACHES[options.kv]
-    kernels = make(loops, dtype, options.chunk, by_codes, largest)
     rows = min(OUTPUT_ROWS, options.chunk)
     table = Writer(plan, kernels, options.chunk, rows, keep_blocks)
     limits.check_memory(limit, table.sizes, options.context)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 
-from arkinfer.backends._steps.plan import Buffer, Operand, Step, View, WeightRef
+from arkinfer.backends._steps.plan import Buffer, Operand, Step, View
 
 _PANEL = 16  # outputs that a kernel computes together (docs/bundle.md)
+Computes = Callable[[Step], bool]
+"""Whether a backend has a kernel for a step as it would then be."""
 
 
-def fuse(steps: list[Step], kept: Collection[Buffer]) -> list[Step]:
+def always(_: Step) -> bool:
+    """Of a backend whose products take over whatever is fused."""
+    return True
+
+
+def fuse(steps: list[Step], kept: Collection[Buffer], computes: Computes = always) -> list[Step]:
     """Fuse norms and gates into products.
 
     Every buffer is still written by one step, except that projections of one input may share
@@ -18,11 +25,12 @@ def fuse(steps: list[Step], kept: Collection[Buffer]) -> list[Step]:
     Args:
         steps: of the body or of the head, in order; they are changed.
         kept: buffers that somebody reads after the last step.
+        computes: asked before a product takes something over.
 
     Returns:
         The steps that are left.
     """
-    return _fuse_norms(_fuse_gates(steps, kept), kept)
+    return _fuse_norms(_fuse_gates(steps, kept, computes), kept, computes)
 
 
 def _readers(steps: list[Step], buffer: Buffer) -> list[tuple[Step, str]]:
@@ -34,16 +42,27 @@ def _readers(steps: list[Step], buffer: Buffer) -> list[tuple[Step, str]]:
     ]
 
 
-def _fuse_gates(steps: list[Step], kept: Collection[Buffer]) -> list[Step]:
+def _with(
+    step: Step, operands: Mapping[str, Operand], attributes: Mapping[str, float], stage: str
+) -> Step:
+    return Step(step.kernel, dict(operands), {**step.attributes, **attributes}, stage)
+
+
+def _become(step: Step, other: Step) -> None:
+    step.operands, step.attributes, step.stage = other.operands, other.attributes, other.stage
+
+
+def _fuse_gates(steps: list[Step], kept: Collection[Buffer], computes: Computes) -> list[Step]:
     left: list[Step] = []
     for step in steps:
         if step.kernel == "swiglu" and left and _takes_gate(left[-1], step, steps, kept):
             product = left[-1]
-            product.operands["y"] = step.operands["y"]
-            product.attributes["gated"] = 1.0
-            product.stage = step.stage
-        else:
-            left.append(step)
+            operands = product.operands | {"y": step.operands["y"]}
+            fused = _with(product, operands, {"gated": 1.0}, step.stage)
+            if computes(fused):
+                _become(product, fused)
+                continue
+        left.append(step)
     return left
 
 
@@ -63,23 +82,28 @@ def _takes_gate(product: Step, swiglu: Step, steps: list[Step], kept: Collection
     )
 
 
-def _fuse_norms(steps: list[Step], kept: Collection[Buffer]) -> list[Step]:
+def _fuse_norms(steps: list[Step], kept: Collection[Buffer], computes: Computes) -> list[Step]:
     left: list[Step] = []
     for step in steps:
-        y, x, weight = step.view("y"), step.view("x"), step.operands.get("weight")
+        y = step.view("y")
         if step.kernel == "rms_norm" and y is not None and y.buffer not in kept:
             readers = [reader for reader in _readers(steps, y.buffer) if reader[0] is not step]
             if readers and all(
                 product.kernel == "matmul" and name == "x" and product.view("x") == y
                 for product, name in readers
             ):
-                assert x is not None and isinstance(weight, WeightRef)
-                for product, _ in readers:
-                    taken: dict[str, Operand] = {"x": x, "norm": weight}
-                    product.operands = taken | {
-                        key: o for key, o in product.operands.items() if key != "x"
-                    }
-                    product.attributes["epsilon"] = step.attributes["epsilon"]
-                continue
+                fused = [_normalized(product, step) for product, _ in readers]
+                if all(map(computes, fused)):
+                    for (product, _), other in zip(readers, fused, strict=True):
+                        _become(product, other)
+                    continue
         left.append(step)
     return left
+
+
+def _normalized(product: Step, norm: Step) -> Step:
+    """A product that normalizes its input itself."""
+    taken = {"x": norm.operands["x"], "norm": norm.operands["weight"]}
+    operands = taken | {key: o for key, o in product.operands.items() if key != "x"}
+    epsilon = {"epsilon": norm.attributes["epsilon"]}
+    return _with(product, operands, epsilon, product.stage)

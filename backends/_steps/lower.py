@@ -24,7 +24,7 @@ from arkinfer.backends._steps.facts import (
     Part,
     PartName,
 )
-from arkinfer.backends._steps.fuse import fuse
+from arkinfer.backends._steps.fuse import Computes, always, fuse
 from arkinfer.backends._steps.plan import Buffer, Cache, Operand, Plan, Step, View, WeightRef
 from arkinfer.errors import LoweringError
 from arkinfer.graph.graph import Graph, WeightSpec, input_names
@@ -135,12 +135,13 @@ def refuse(node: ir.Node, why: str) -> NoReturn:
     )
 
 
-def lower(graph: Graph, fused: bool = True) -> tuple[Plan, Lowering]:
+def lower(graph: Graph, fused: bool = True, computes: Computes = always) -> tuple[Plan, Lowering]:
     """Turn a graph into a plan without addresses.
 
     Args:
         graph: what to lower.
         fused: let products take over norms and gates, as this backend's kernels can.
+        computes: which of those steps the backend at hand has a kernel for.
 
     Returns:
         The plan, and the walk that made it, which knows the weights.
@@ -172,8 +173,8 @@ def lower(graph: Graph, fused: bool = True) -> tuple[Plan, Lowering]:
         head_input=source.buffer,
         head_rows=rows,
         logits=logits,
-        body=fuse(body_steps, kept) if fused else body_steps,
-        head=fuse(walk.steps, kept) if fused else walk.steps,
+        body=fuse(body_steps, kept, computes) if fused else body_steps,
+        head=fuse(walk.steps, kept, computes) if fused else walk.steps,
         caches=walk.caches,
     )
     plan.write_in_place()

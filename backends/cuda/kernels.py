@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from types import ModuleType
 
 from arkinfer.backends._device.launches import Kernels, Launch
 from arkinfer.backends._steps.plan import Step
@@ -85,17 +86,30 @@ class CudaKernels(Kernels):
         """What is compiled besides TVM's source, in the order of the modules."""
         return [modules.hand_written(operator, dict(defines)) for operator, defines in self._units]
 
+    def fuses(self, product: Step) -> bool:
+        """See :class:`Kernels`."""
+        written = _hand_written(product)
+        return written is not None and bool(written.computes(self, product))
+
     def launches(self, step: Step) -> list[Launch]:
         """What a step becomes.
 
         Raises:
             LoweringError: there is no such kernel for devices.
         """
-        name = f"arkinfer.kernels.{step.kernel}"
-        if importlib.util.find_spec(name) and importlib.util.find_spec(f"{name}.cuda"):
-            found: list[Launch] | None = import_module(f"{name}.cuda").launches(
+        written = _hand_written(step)
+        if written is not None:
+            found: list[Launch] | None = written.launches(
                 self, step, lambda: super(CudaKernels, self).launches(step)
             )
             if found is not None:
                 return found
         return super().launches(step)
+
+
+def _hand_written(step: Step) -> ModuleType | None:
+    """``kernels/OPERATOR/cuda.py``, where there is one."""
+    name = f"arkinfer.kernels.{step.kernel}"
+    if importlib.util.find_spec(name) and importlib.util.find_spec(f"{name}.cuda"):
+        return import_module(f"{name}.cuda")
+    return None

@@ -20,17 +20,29 @@ LANES = 256
 HALVES = 512  # inputs that a block of to_halves takes
 _FEW = 8
 _BANDS = 64  # tokens up to which bands waste less than tiles
+_MOST_NORMALIZED = 16384  # inputs that a block keeps in registers and, as halves, in 32 KiB
 _OFFSETS = ("symmetric", "zero_point", "minimum")
 _BY_ROW = 3
+_ATTRIBUTES = {"scale", "epsilon", "gated"}
 
 
 def macros(
-    matrix: Matrix, x: View, y: View, addend: View | None, factor: float
+    matrix: Matrix,
+    x: View,
+    y: View,
+    addend: View | None,
+    factor: float,
+    epsilon: float | None = None,
+    gated: bool = False,
 ) -> dict[str, int | float | str] | None:
     """What ``cuda.cu`` is compiled with for a weight, or None where it does not hold it.
 
     It holds codes of 2, 4 and 8 bits with fp16 scales of groups that are multiples of 16 bytes, or
     with one scale per row.
+
+    Args:
+        epsilon: of the norm in front of the product; None without one.
+        gated: whether the weight is a gate's rows and then as many of up.
     """
     scheme = matrix.storage
     if not isinstance(scheme, GroupScheme):
@@ -40,6 +52,10 @@ def macros(
     grouped = scheme.scale_dtype == "fp16" and scheme.group_size % quad == 0
     fours = x.column % 4 == 0 and x.buffer.columns % 4 == 0
     if matrix.inputs % quad or not (by_row or grouped) or not fours:
+        return None
+    if gated and (matrix.outputs % FEW_OUTPUTS or addend is not None):
+        return None
+    if epsilon is not None and matrix.inputs > _MOST_NORMALIZED:
         return None
     return {
         "ARK_BITS": scheme.bits,
@@ -56,7 +72,34 @@ def macros(
         "ARK_R_STRIDE": addend.buffer.columns if addend else 0,
         "ARK_R_START": addend.column if addend else 0,
         "ARK_FACTOR": float(factor),
+        "ARK_NORM": int(epsilon is not None),
+        "ARK_EPSILON": float(epsilon or 0),
+        "ARK_GATED": int(gated),
     }
+
+
+def _defines(kernels: CudaKernels, step: Step) -> dict[str, int | float | str] | None:
+    from arkinfer.backends._device.launches import parts_of_step, view_of
+
+    known = {"x", "y", "codes", "scales", "offsets", "residual", "norm"}
+    if not step.operands.keys() <= known or not step.attributes.keys() <= _ATTRIBUTES:
+        return None
+    # Buffers hold weights whole on CUDA.
+    ((part, _),) = parts_of_step(kernels, step)
+    return macros(
+        part.matrix,
+        view_of(step, "x"),
+        view_of(step, "y"),
+        step.view("residual"),
+        step.attributes.get("scale", 1.0),
+        step.attributes["epsilon"] if "norm" in step.operands else None,
+        bool(step.attributes.get("gated", 0)),
+    )
+
+
+def computes(kernels: CudaKernels, step: Step) -> bool:
+    """Whether ``cuda.cu`` holds a product, with the norm and the gate that it takes over."""
+    return _defines(kernels, step) is not None
 
 
 def launches(
@@ -66,18 +109,15 @@ def launches(
     from arkinfer.backends._device.launches import Launch, Scratch, parts_of_step, view_of
     from arkinfer.backends.cuda.kernels import Entry
 
-    known = {"x", "y", "codes", "scales", "offsets", "residual"}
-    if not step.operands.keys() <= known or not step.attributes.keys() <= {"scale"}:
-        return None
-    # Buffers hold weights whole on CUDA.
-    ((part, sources),) = parts_of_step(kernels, step)
-    matrix = part.matrix
-    x, y, addend = view_of(step, "x"), view_of(step, "y"), step.view("residual")
-    defines = macros(matrix, x, y, addend, step.attributes.get("scale", 1.0))
+    defines = _defines(kernels, step)
     if defines is None:
         return None
-    # Without an addend the argument is not read.
-    sources |= {"x": x, "y": y, "residual": addend or y}
+    ((part, sources),) = parts_of_step(kernels, step)
+    matrix = part.matrix
+    x, y = view_of(step, "x"), view_of(step, "y")
+    # Without a norm or an addend the argument is not read.
+    norm = step.operands.get("norm", y)
+    sources |= {"x": x, "y": y, "residual": step.view("residual") or y, "norm": norm}
     rest = ("codes", "scales", "residual", "y", "tokens")
     halves = Scratch(f"halves_{matrix.inputs}", kernels.chunk * matrix.inputs * 2)
 
@@ -85,11 +125,13 @@ def launches(
         across, down = groups
         return kernels.add(Entry("matmul", function, defines, arguments, (across, down, 1), LANES))
 
+    few_arguments = ("x", "codes", "scales", "norm", "residual", "y", "tokens")
     one, few = (
-        name(entry, ("x", *rest), -(-matrix.outputs // FEW_OUTPUTS), 1)
+        name(entry, few_arguments, -(-matrix.outputs // FEW_OUTPUTS), 1)
         for entry in ("one_row", "few_rows")
     )
-    halve = name("to_halves", ("x", "halves"), -(-matrix.inputs // HALVES), "tokens")
+    across = 1 if "norm" in step.operands else -(-matrix.inputs // HALVES)
+    halve = name("to_halves", ("x", "norm", "halves"), across, "tokens")
     outputs = -(-matrix.outputs // MANY_OUTPUTS)
     some, many = (
         name(entry, ("halves", *rest), ["/", ["+", "tokens", tile - 1], tile], outputs)
@@ -98,7 +140,7 @@ def launches(
     return [
         Launch(one, sources, 1, 1),
         Launch(few, sources, 2, _FEW),
-        Launch(halve, {"x": x, "halves": halves}, _FEW + 1),
+        Launch(halve, {"x": x, "norm": norm, "halves": halves}, _FEW + 1),
         Launch(some, sources | {"halves": halves}, _FEW + 1, _BANDS),
         Launch(many, sources | {"halves": halves}, _BANDS + 1),
     ]

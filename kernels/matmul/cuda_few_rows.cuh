@@ -9,7 +9,7 @@
 // of its own row as they come.
 #pragma once
 
-#include "matmul/cuda_shape.cuh"
+#include "matmul/cuda_norm.cuh"
 
 namespace ark {
 
@@ -40,19 +40,43 @@ struct Piece {
   }
 };
 
+/// What the blocks of all kinds of inputs have: words that hold halves, and a norm's sums.
+struct Memory {
+  uint32_t* words;
+  float (*sums)[kNormWarps];  // of each token
+};
+
+/// The pairs of a lane's word ``w`` of a quad, which the lanes of column 0 have to give.
+__device__ __forceinline__ void read_row(const uint32_t* quad, int w,
+                                         uint32_t (&pairs)[Codes::kPairs]) {
+  const bool mine = threadIdx.x % 32 < 4;
+  const uint32_t* from = quad + (w * 4 + threadIdx.x % 4) * Codes::kPairs;
+#pragma unroll
+  for (int i = 0; i < Codes::kPairs; i += 2) {
+    uint2 two = make_uint2(0, 0);
+    if (mine) two = *reinterpret_cast<const uint2*>(from + i);
+    pairs[i] = two.x;
+    pairs[i + 1] = two.y;
+  }
+}
+
+/// Where a quad has its word: lane k of a row has words 4k to 4k + 3, and lanes read their words
+/// side by side.
+__device__ __forceinline__ int place_of(int word) { return word % 4 * 4 + word / 4; }
+
 /// The inputs of one token for a warp's 16 words. Each lane halves some of them for the four lanes
 /// that have the token's column, by way of shared memory: alone, those would keep the others
 /// waiting.
 struct OneRow {
-  static constexpr int kTokens = 1, kShared = kQuad * Codes::kPairs;
-  static constexpr int kEach = kShared / 32;  // pairs of a lane
+  static constexpr int kOfWarp = kQuad * Codes::kPairs, kShared = kFewWarps * kOfWarp;
+  static constexpr int kEach = kOfWarp / 32;  // pairs of a lane
 
   const float* x;
   uint32_t* shared;
   uint32_t own[kEach];
 
-  __device__ __forceinline__ OneRow(const float* rows, int, uint32_t* memory)
-      : x(rows + ARK_X_START), shared(memory) {}
+  __device__ __forceinline__ OneRow(const float* rows, const float*, int, Memory memory)
+      : x(rows + ARK_X_START), shared(memory.words + threadIdx.x / 32 * kOfWarp) {}
 
   __device__ __forceinline__ void fetch(int quad) {
 #pragma unroll
@@ -70,53 +94,116 @@ struct OneRow {
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
       const int at = i * 32 + threadIdx.x % 32, word = at / Codes::kPairs;
-      // Lane k of a row has words 4k to 4k + 3, and lanes read their words side by side.
-      shared[(word % 4 * 4 + word / 4) * Codes::kPairs + at % Codes::kPairs] = own[i];
+      shared[place_of(word) * Codes::kPairs + at % Codes::kPairs] = own[i];
     }
     warp_sync();
   }
   __device__ __forceinline__ void read(int w, uint32_t (&pairs)[Codes::kPairs]) const {
-    const bool mine = threadIdx.x % 32 < 4;
-    const uint32_t* from = shared + (w * 4 + threadIdx.x % 4) * Codes::kPairs;
+    read_row(shared, w, pairs);
+  }
+};
+
+/// The values of a word of inputs; zeros beyond the last.
+__device__ __forceinline__ void read_word(const float* from, int word,
+                                          float (&values)[Codes::kPerWord]) {
 #pragma unroll
-    for (int i = 0; i < Codes::kPairs; i += 2) {
-      uint2 two = make_uint2(0, 0);
-      if (mine) two = *reinterpret_cast<const uint2*>(from + i);
-      pairs[i] = two.x;
-      pairs[i + 1] = two.y;
+  for (int i = 0; i < Codes::kPerWord; i += 4) {
+    float4 four = make_float4(0, 0, 0, 0);
+    if (word < kWords)
+      four = *reinterpret_cast<const float4*>(from + word * Codes::kPerWord + i);
+    values[i] = four.x;
+    values[i + 1] = four.y;
+    values[i + 2] = four.z;
+    values[i + 3] = four.w;
+  }
+}
+
+/// The inputs of one token that are normalized: the block halves all of them at once, while the
+/// first codes are under way.
+struct NormedRow {
+  static constexpr int kPadded = (kWords + kQuad - 1) / kQuad * kQuad;
+  static constexpr int kShared = kPadded * Codes::kPairs;
+  static constexpr int kOwn = (kPadded + kNormThreads - 1) / kNormThreads;  // words of a thread
+
+  uint32_t* shared;
+  const uint32_t* now = nullptr;
+
+  __device__ __forceinline__ NormedRow(const float* rows, const float* norm, int, Memory memory)
+      : shared(memory.words) {
+    const float* x = rows + ARK_X_START;
+    float own[kOwn][Codes::kPerWord], squares = 0;
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      read_word(x, i * kNormThreads + threadIdx.x, own[i]);
+#pragma unroll
+      for (int j = 0; j < Codes::kPerWord; ++j) squares += own[i][j] * own[i][j];
     }
+    share_squares(squares, memory.sums[0]);
+    __syncthreads();
+    const float factor = norm_factor(memory.sums[0]);
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const int word = i * kNormThreads + threadIdx.x;
+      if (word >= kPadded) continue;
+      float weight[Codes::kPerWord];
+      read_word(norm, word, weight);
+#pragma unroll
+      for (int j = 0; j < Codes::kPerWord; ++j) weight[j] *= own[i][j] * factor;
+      uint32_t* to = shared + (word / kQuad * kQuad + place_of(word % kQuad)) * Codes::kPairs;
+#pragma unroll
+      for (int j = 0; j < Codes::kPairs; j += 2)
+        *reinterpret_cast<uint2*>(to + j) =
+            make_uint2(half2_of(weight[j], weight[j + Codes::kPairs]),
+                       half2_of(weight[j + 1], weight[j + 1 + Codes::kPairs]));
+    }
+    __syncthreads();
+  }
+
+  __device__ __forceinline__ void fetch(int) {}
+  __device__ __forceinline__ void turn(int quad) { now = shared + quad * Codes::kPairs; }
+  __device__ __forceinline__ void read(int w, uint32_t (&pairs)[Codes::kPairs]) const {
+    read_row(now, w, pairs);
   }
 };
 
 /// The inputs of up to 8 tokens, which lanes read for themselves: lane / 4 is a token.
 struct FewRows {
-  static constexpr int kTokens = kFewTokens, kShared = 1;
+  static constexpr int kShared = 1;
 
-  const float* x;
+  const float *x, *norm;
   bool there;
+  float factor = kInputScale;
   int word = 0;
 
-  __device__ __forceinline__ FewRows(const float* rows, int tokens, uint32_t*)
-      : x(rows + static_cast<size_t>(threadIdx.x % 32 / 4) * ARK_X_STRIDE + ARK_X_START),
-        there(static_cast<int>(threadIdx.x) % 32 / 4 < tokens) {}
+  __device__ __forceinline__ FewRows(const float* rows, const float* weights, int tokens,
+                                     Memory memory)
+      : norm(weights) {
+    const int token = threadIdx.x % 32 / 4;
+    x = rows + static_cast<size_t>(token) * ARK_X_STRIDE + ARK_X_START;
+    there = token < tokens;
+    if (!kNorm) return;
+    for (int t = 0; t < tokens; ++t)
+      share_squares(own_squares(rows + static_cast<size_t>(t) * ARK_X_STRIDE + ARK_X_START),
+                    memory.sums[t]);
+    __syncthreads();
+    if (there) factor = norm_factor(memory.sums[token]);
+  }
 
   __device__ __forceinline__ void fetch(int) {}
   __device__ __forceinline__ void turn(int quad) { word = quad + threadIdx.x % 4 * 4; }
   __device__ __forceinline__ void read(int w, uint32_t (&pairs)[Codes::kPairs]) const {
     float values[Codes::kPerWord];
+    // The words of a lane are four side by side, all there or none.
+    read_word(x, there ? word + w : kWords, values);
+    if (kNorm) {
+      float weights[Codes::kPerWord];
+      read_word(norm, word + w, weights);
 #pragma unroll
-    for (int i = 0; i < Codes::kPerWord; i += 4) {
-      float4 four = make_float4(0, 0, 0, 0);
-      if (there && word < kWords)
-        four = *reinterpret_cast<const float4*>(x + (word + w) * Codes::kPerWord + i);
-      values[i] = four.x;
-      values[i + 1] = four.y;
-      values[i + 2] = four.z;
-      values[i + 3] = four.w;
+      for (int i = 0; i < Codes::kPerWord; ++i) values[i] *= weights[i];
     }
 #pragma unroll
     for (int i = 0; i < Codes::kPairs; ++i)
-      pairs[i] = half2_of(values[i] * kInputScale, values[i + Codes::kPairs] * kInputScale);
+      pairs[i] = half2_of(values[i] * factor, values[i + Codes::kPairs] * factor);
   }
 };
 
@@ -152,18 +239,19 @@ __device__ __forceinline__ void add_piece(float (&sums)[4], const Piece& piece,
 
 template <class Inputs>
 __device__ __forceinline__ void few_rows(const float* x, const uint32_t* codes,
-                                         const uint32_t* scales, const float* residual, float* y,
-                                         int tokens, uint32_t (*shared)[Inputs::kShared],
+                                         const uint32_t* scales, const float* norm,
+                                         const float* residual, float* y, int tokens,
+                                         Memory memory,
                                          float (*partial)[kFewOutputs * kFewTokens]) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, quarter = lane % 4;
   const int first = blockIdx.x * kFewOutputs;
   // Rows beyond the last are computed as the last, and not written.
-  const int rows[2] = {min(first + lane / 4, kOutputs - 1),
-                       min(first + lane / 4 + 8, kOutputs - 1)};
+  const int rows[2] = {row_at(min(first + lane / 4, kOutputs - 1)),
+                       row_at(min(first + lane / 4 + 8, kOutputs - 1))};
   float sums[4] = {0, 0, 0, 0};
   int quad = warp * kQuad;
   Piece piece(codes, scales, rows, quad + quarter * 4);
-  Inputs inputs(x, tokens, shared[warp]);
+  Inputs inputs(x, norm, tokens, memory);
   inputs.fetch(quad);
 #pragma unroll 2
   while (quad < kWords) {
@@ -179,13 +267,19 @@ __device__ __forceinline__ void few_rows(const float* x, const uint32_t* codes,
   partial[warp][quarter * 2 * kFewOutputs + lane / 4 + 8] = sums[2];
   partial[warp][(quarter * 2 + 1) * kFewOutputs + lane / 4 + 8] = sums[3];
   __syncthreads();
-  const int at = threadIdx.x, output = first + at % kFewOutputs;
-  if (at < kFewOutputs * tokens && output < kOutputs) {
-    float sum = 0;
+  constexpr int kWritten = kGated ? kFewOutputs / 2 : kFewOutputs;  // of a token
+  const int token = threadIdx.x / kWritten, own = threadIdx.x % kWritten;
+  if (token >= tokens || first + own >= kOutputs) return;
+  float sum = 0, up = 0;
 #pragma unroll
-    for (int w = 0; w < kFewWarps; ++w) sum += partial[w][at];
-    put(y, residual, scales, at / kFewOutputs, output, sum);
+  for (int w = 0; w < kFewWarps; ++w) {
+    sum += partial[w][token * kFewOutputs + own];
+    if (kGated) up += partial[w][token * kFewOutputs + own + 8];
   }
+  if (kGated)
+    put_gated(y, scales, token, first + own, sum, up);
+  else
+    put(y, residual, scales, token, first + own, sum);
 }
 
 }  // namespace ark

@@ -7,7 +7,7 @@
 // codes of each output.
 #pragma once
 
-#include "matmul/cuda_shape.cuh"
+#include "matmul/cuda_norm.cuh"
 
 namespace ark {
 
@@ -22,15 +22,27 @@ __device__ __forceinline__ int chunk_at(int row, int chunk) {
   return row * kChunks + (chunk ^ (row / kRowsOfBanks % (kChunks < 8 ? kChunks : 8)));
 }
 
-/// Inputs as halves, in the order in which codes are decoded: block x has 512 of them, y a token.
-__device__ __forceinline__ void to_halves(const float* x, uint32_t* halves) {
-  const int at = blockIdx.x * blockDim.x + threadIdx.x, token = blockIdx.y;
-  if (at >= kInputs / 2) return;
-  const int place = at % (kSlab / 2), lane = place % 4, pair = place / 4;
-  const int input = at / (kSlab / 2) * kSlab + lane * Codes::kPerWord + pair;
-  const float* row = x + static_cast<size_t>(token) * ARK_X_STRIDE + ARK_X_START;
-  halves[static_cast<size_t>(token) * (kInputs / 2) + at] =
-      half2_of(row[input] * kInputScale, row[input + Codes::kPairs] * kInputScale);
+/// Inputs as halves, in the order in which codes are decoded; block y has a token. Where a norm
+/// stands in front, one block has all of it, else block x 512 inputs.
+__device__ __forceinline__ void to_halves(const float* x, const float* norm, uint32_t* halves,
+                                          float* sums) {
+  const size_t token = blockIdx.y;
+  const float* row = x + token * ARK_X_STRIDE + ARK_X_START;
+  float factor = kInputScale;
+  if (kNorm) {
+    share_squares(own_squares(row), sums);
+    __syncthreads();
+    factor = norm_factor(sums);
+  }
+  const int step = gridDim.x * blockDim.x;
+  for (int at = blockIdx.x * blockDim.x + threadIdx.x; at < kInputs / 2; at += step) {
+    const int place = at % (kSlab / 2), lane = place % 4, pair = place / 4;
+    const int first = at / (kSlab / 2) * kSlab + lane * Codes::kPerWord + pair;
+    const int second = first + Codes::kPairs;
+    float values[2] = {row[first] * factor, row[second] * factor};
+    if (kNorm) values[0] *= norm[first], values[1] *= norm[second];
+    halves[token * (kInputs / 2) + at] = half2_of(values[0], values[1]);
+  }
 }
 
 /// A tile of kTokens by 128, of warps that have kTokens / kAcross by 128 * kAcross / 8 of it.
@@ -62,7 +74,7 @@ struct ManyRows {
       const int token = min(first_token + i / kChunks, tokens - 1);
       halves_at[n] = static_cast<uint32_t>(token) * (kInputs / 8) + i % kChunks;
     }
-    const int row = min(first_output + static_cast<int>(threadIdx.x), kOutputs - 1);
+    const int row = row_at(min(first_output + static_cast<int>(threadIdx.x), kOutputs - 1));
     codes_at = static_cast<uint32_t>(row) * kWords;
   }
 
@@ -127,8 +139,11 @@ struct ManyRows {
         for (int part = 0; part < 4; ++part) {
           const int token = first_token + own_token + i * 16 + part / 2 * 8 + lane / 4;
           const int output = first_output + own_output + j * 8 + lane % 4 * 2 + part % 2;
-          if (token < tokens && output < kOutputs)
+          if (token >= tokens || output >= kOutputs) continue;
+          if (!kGated)
             put(y, residual, scales, token, output, sums[i][j][part]);
+          else if (j % 2 == 0)
+            put_gated(y, scales, token, output, sums[i][j][part], sums[i][j + 1][part]);
         }
   }
 
@@ -138,7 +153,7 @@ struct ManyRows {
     for (int j = 0; j < kTiles; ++j) {
       to[j] = 0;
       if (kOffset == Offset::by_row || slab >= kSlabs) continue;
-      const uint32_t row = min(first_output + own_output + j * 8 + lane / 4, kOutputs - 1);
+      const uint32_t row = row_at(min(first_output + own_output + j * 8 + lane / 4, kOutputs - 1));
       to[j] = __ldg(scales + (row * kGroups + slab * kSlab / kGroup));
     }
   }

@@ -38,10 +38,18 @@ def whole(columns: int) -> View:
     return View.whole(Buffer("buffer", columns))
 
 
-def product(scheme: GroupScheme, outputs: int, inputs: int, added: bool) -> Any:
-    y = whole(outputs)
+def product(
+    scheme: GroupScheme,
+    outputs: int,
+    inputs: int,
+    added: bool = False,
+    normed: bool = False,
+    gated: bool = False,
+) -> Any:
+    y = whole(outputs // 2 if gated else outputs)
     matrix = Matrix(outputs, inputs, scheme)
-    return matmul.macros(matrix, whole(inputs), y, y if added else None, 1.0)
+    addend, epsilon = y if added else None, 1e-6 if normed else None
+    return matmul.macros(matrix, whole(inputs), y, addend, 1.0, epsilon, gated)
 
 
 def attend(splits: int) -> Any:
@@ -58,12 +66,22 @@ def select() -> Any:
 
 # Operator, macros, and threads of the entries that have the most.
 SHAPES: dict[str, tuple[str, Any, int]] = {
-    "w4g32": ("matmul", product(GroupScheme(4, 32), HIDDEN, INNER, True), matmul.LANES),
-    "w4g128z": ("matmul", product(GroupScheme(4, 128, "zero_point"), INNER, HIDDEN, False), 256),
-    "w8g128": ("matmul", product(GroupScheme(8, 128), 73448, HIDDEN, False), matmul.LANES),
+    "w4g32": ("matmul", product(GroupScheme(4, 32), HIDDEN, INNER, added=True), matmul.LANES),
+    "w4g32 gated": (
+        "matmul",
+        product(GroupScheme(4, 32), 2 * INNER, HIDDEN, normed=True, gated=True),
+        matmul.LANES,
+    ),
+    "w4g128z": (
+        "matmul",
+        product(GroupScheme(4, 128, "zero_point"), HIDDEN, HIDDEN, normed=True),
+        matmul.LANES,
+    ),
+    "w8g128": ("matmul", product(GroupScheme(8, 128), 73448, HIDDEN, normed=True), matmul.LANES),
+    "w4g32 wide": ("matmul", product(GroupScheme(4, 32), HIDDEN, INNER, normed=True), 256),
     "ternary": (
         "matmul",
-        product(GroupScheme(2, HIDDEN, "symmetric", "fp32"), HIDDEN, HIDDEN, True),
+        product(GroupScheme(2, HIDDEN, "symmetric", "fp32"), HIDDEN, HIDDEN, added=True),
         matmul.LANES,
     ),
     "dense": ("attention", attend(32), attention.LANES),
