@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from arkinfer import kv_types, memory
 from arkinfer.bundle import Bundle
-from arkinfer.errors import InvalidOptionError
+from arkinfer.errors import InvalidOptionError, MemoryBudgetError
 from arkinfer.extras import require
 from arkinfer.runtime.executor import Executor
 from arkinfer.runtime.model import Model, ModelInfo
@@ -94,6 +95,7 @@ def load(
     *,
     isa: str | None = None,
     kernels: str = "tuned",
+    on: str = "faster",
 ) -> Model:
     """Open a bundle and check that it fits before anything large is mapped.
 
@@ -109,6 +111,9 @@ def load(
         isa: a kernel set (``arkinfer devices`` lists them) instead of the best one.
         kernels: of a bundle that brings compiled kernels, ``"compiled"`` takes those,
             ``"builtin"`` the runtime's own, and ``"tuned"`` what ``arkinfer tune`` found faster.
+        on: of a bundle for a device, ``"device"`` runs it there or says why not, ``"cpu"`` on the
+            CPU, and ``"faster"`` where the first load measured it to be faster; sessions name it
+            (:attr:`Session.choice`).
 
     Returns:
         A model that makes sessions and answers.
@@ -127,13 +132,15 @@ def load(
     if context is not None and context < 1:
         raise InvalidOptionError(f"context is {context}", "at least 1 token")
     kv_type = None if kv is None else kv_types.parse(kv)
-    options = SessionOptions(context or 0, threads or 0, kv_type, activations, isa, kernels)
+    options = SessionOptions(context or 0, threads or 0, kv_type, activations, isa, kernels, on)
     bundle = Bundle.open(path)
-    table = memory.table(bundle.manifest, context, kv_type)
+    table = memory.table(bundle.manifest, context, kv_type, on == "cpu")
     name = backend or bundle.manifest.backend
     native_plans = {"plan.json", "launches.json"} & bundle.manifest.files.keys()
     if name == bundle.manifest.backend and native_plans:
-        memory.check(bundle.manifest, context, kv_type)
+        memory.check(bundle.manifest, context, kv_type, on_cpu=on == "cpu")
+        if on == "faster" and not _fits_on_cpu(bundle, context, kv_type):
+            options = dataclasses.replace(options, on="device")
         native = NativeModel(bundle.path)
         info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, table.kv, table.total)
         return Model(bundle, native, lambda: NativeSession(native, options), info)
@@ -142,6 +149,17 @@ def load(
     make = _python_executor(bundle, name, ExecutorOptions(table.context, threads, kv_type))
     info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, table.kv, None)
     return Model(bundle, NativeModel(bundle.path), make, info)
+
+
+def _fits_on_cpu(bundle: Bundle, context: int | None, kv: kv_types.KvType | None) -> bool:
+    """Whether there is memory for repacked weights, where the CPU would need them."""
+    if bundle.manifest.memory.host is None:
+        return True
+    try:
+        memory.check(bundle.manifest, context, kv, on_cpu=True)
+    except MemoryBudgetError:
+        return False
+    return True
 
 
 def _python_executor(bundle: Bundle, name: str, options: ExecutorOptions) -> Callable[[], Executor]:

@@ -125,9 +125,10 @@ def measure(
         decodes.append(len(generated) / _seconds(decode))
     middle = depth + settings.generate // 2
     native = isinstance(session.executor, NativeSession)
+    on_cpu = session.choice is not None and session.choice.on == "cpu"
     traced = None
     if profile:
-        read = bytes_read(model.bundle, middle, model.info.kv) if native else None
+        read = bytes_read(model.bundle, middle, model.info.kv, on_cpu) if native else None
         traced = {
             "prefill": trace(session, prefill, len(prompt)),
             "decode": trace(session, decode, len(generated), read),
@@ -138,7 +139,7 @@ def measure(
         prefill_runs=prefills,
         decode_runs=decodes,
         bandwidth=statistics.median(bandwidths),
-        bytes_per_token=bytes_per_token(model.bundle, middle, model.info.kv)
+        bytes_per_token=bytes_per_token(model.bundle, middle, model.info.kv, on_cpu)
         if model.info.promised_bytes is not None
         else None,
         profile=traced,
@@ -154,12 +155,12 @@ def read_bandwidth(threads: int) -> float:
         )
 
 
-def bytes_per_token(bundle: Bundle, past: int, kv: KvType) -> int:
+def bytes_per_token(bundle: Bundle, past: int, kv: KvType, on_cpu: bool = False) -> int:
     """Bytes that decoding one token after ``past`` others has to read from memory.
 
     See :func:`arkinfer.profile.bytes_read`.
     """
-    return sum(bytes_read(bundle, past, kv).values())
+    return sum(bytes_read(bundle, past, kv, on_cpu).values())
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -11,6 +11,7 @@ from arkinfer.bundle import Bundle
 from arkinfer.errors import InvalidBundleError
 
 PLAN = "plan.json"
+HOST_PLAN = "plan.cpu.json"
 # Of the native runtime, and of executors in Python.
 _TABLES = ("launches.json", "dispatches.json")
 _WRONG = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
@@ -57,14 +58,19 @@ def has_steps(bundle: Bundle) -> bool:
     return PLAN in bundle.manifest.files or _table(bundle) is not None
 
 
-def steps_of(bundle: Bundle) -> dict[str, Any]:
+def steps_of(bundle: Bundle, on_cpu: bool = False) -> dict[str, Any]:
     """Weights and steps in the form of ``plan.json``, as :class:`arkinfer.work.PlanWork` takes it.
+
+    Args:
+        on_cpu: of a bundle for a device those of the CPU in its place.
 
     Raises:
         InvalidBundleError: the bundle holds neither file, or one that cannot be read.
     """
     if PLAN in bundle.manifest.files:
         return _read(bundle, PLAN)
+    if on_cpu and HOST_PLAN in bundle.manifest.files:
+        return _read(bundle, HOST_PLAN)
     table = _table(bundle)
     if table is None:
         raise InvalidBundleError(

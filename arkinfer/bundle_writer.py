@@ -16,7 +16,7 @@ from typing import IO, Literal
 
 from arkinfer.checksum import Checksum
 from arkinfer.errors import OutputExistsError, StorageError
-from arkinfer.manifest import FileEntry, Manifest, is_plain_name
+from arkinfer.manifest import FileEntry, HostMemory, Manifest, is_plain_name
 
 _STORAGE_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _LOCK = ".lock"
@@ -95,6 +95,7 @@ class BundleWriter:
         on_write: called with the number of bytes after each write.
         weights_bytes: bytes that the runtime maps; set by the backend.
         arena_bytes: bytes of activations and scratch; set by the backend.
+        host_memory: of the CPU in a device's place, where the backend lets it take that.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -105,6 +106,7 @@ class BundleWriter:
         self.on_write: Callable[[int], None] | None = None
         self.weights_bytes = 0
         self.arena_bytes = 0
+        self.host_memory: HostMemory | None = None
         self._lock: IO[bytes] | None = None
         self._finished = False
 

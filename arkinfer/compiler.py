@@ -340,6 +340,7 @@ def memory_facts(config: ModelConfig, writer: BundleWriter, tokenizer_bytes: int
         },
         arena=writer.arena_bytes,
         tokenizer=tokenizer_bytes,
+        host=writer.host_memory,
     )
 
 

@@ -56,14 +56,27 @@ class TokenizerSettings:
 
 
 @dataclass(frozen=True)
+class HostMemory:
+    """Bytes of repacked weights, and of activations and scratch, where the CPU takes a device's
+    place."""
+
+    weights: int
+    arena: int
+
+
+@dataclass(frozen=True)
 class MemoryFacts:
-    """Bytes that running needs; per-token numbers are keyed by KV type, as in ``"fp16"``."""
+    """Bytes that running needs; per-token numbers are keyed by KV type, as in ``"fp16"``.
+
+    ``host`` is for a bundle for a device that the CPU can run too.
+    """
 
     weights: int
     kv_bytes_per_token: Mapping[str, int]
     compressed_key_bytes_per_token: Mapping[str, int]
     arena: int
     tokenizer: int
+    host: HostMemory | None = None
 
 
 @dataclass(frozen=True)

@@ -76,13 +76,19 @@ def compressed_key_bytes(config: ModelConfig, context: int, kv: KvType) -> int:
     return blocks * config.num_layers * config.num_kv_heads * per_block
 
 
-def table(manifest: Manifest, context: int | None = None, kv: KvType | None = None) -> MemoryTable:
+def table(
+    manifest: Manifest,
+    context: int | None = None,
+    kv: KvType | None = None,
+    on_cpu: bool = False,
+) -> MemoryTable:
     """The memory table of a bundle.
 
     Args:
         manifest: the bundle's manifest.
         context: tokens; the bundle's own context when None.
         kv: number type of the caches; the bundle's own when None.
+        on_cpu: of a bundle for a device that the CPU runs in its place, with weights repacked.
 
     Raises:
         InvalidOptionError: a context below 1 or beyond what the bundle was compiled for.
@@ -95,14 +101,16 @@ def table(manifest: Manifest, context: int | None = None, kv: KvType | None = No
             "compile it again with a larger --context" if tokens > 1 else "",
         )
     kv = kv or manifest.kv or kv_types.DEFAULT
+    facts = manifest.memory
+    host = facts.host if on_cpu and facts.host is not None else facts
     return MemoryTable(
         context=tokens,
         kv=kv,
-        weights=manifest.memory.weights,
+        weights=host.weights,
         kv_cache=kv_cache_bytes(manifest.model, tokens, kv),
         compressed_keys=compressed_key_bytes(manifest.model, tokens, kv),
-        arena=manifest.memory.arena,
-        tokenizer=manifest.memory.tokenizer,
+        arena=host.arena,
+        tokenizer=facts.tokenizer,
         process=PROCESS_BYTES,
     )
 
@@ -117,7 +125,9 @@ def contexts(largest: int) -> list[int]:
     return [*below, largest]
 
 
-def largest_context(manifest: Manifest, available: int, kv: KvType | None = None) -> int:
+def largest_context(
+    manifest: Manifest, available: int, kv: KvType | None = None, on_cpu: bool = False
+) -> int:
     """The largest context whose table fits in ``available`` bytes; 0 when none does.
 
     The process itself is already there and does not count.
@@ -125,7 +135,7 @@ def largest_context(manifest: Manifest, available: int, kv: KvType | None = None
     low, high = 0, manifest.context
     while low < high:
         middle = (low + high + 1) // 2
-        needed = table(manifest, middle, kv)
+        needed = table(manifest, middle, kv, on_cpu)
         if needed.total - needed.process <= available:
             low = middle
         else:
@@ -138,22 +148,24 @@ def check(
     context: int | None = None,
     kv: KvType | None = None,
     available: int | None = None,
+    on_cpu: bool = False,
 ) -> MemoryTable:
     """The memory table, once it is known to fit.
 
     Args:
         available: bytes that can be taken; what the machine has free when None.
+        on_cpu: as of :func:`table`.
 
     Raises:
         MemoryBudgetError: it does not fit; names the largest context that does.
         InvalidOptionError: as :func:`table`.
     """
-    needed = table(manifest, context, kv)
+    needed = table(manifest, context, kv, on_cpu)
     free = available_memory() if available is None else available
     if available is None and free == 0:  # the system does not say
         return needed
     if needed.total - needed.process > free:
-        best = largest_context(manifest, free, kv)
+        best = largest_context(manifest, free, kv, on_cpu)
         raise MemoryBudgetError(
             f"context {needed.context} needs {_gib(needed.total - needed.process)}",
             f"at most {_gib(free)}, which is free",

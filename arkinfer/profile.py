@@ -73,14 +73,17 @@ def trace(
     ]
 
 
-def bytes_read(bundle: Bundle, past: int, kv: KvType) -> dict[Key, int]:
+def bytes_read(bundle: Bundle, past: int, kv: KvType, on_cpu: bool = False) -> dict[Key, int]:
     """Bytes that decoding one token after ``past`` others has to read, by kind of step.
 
     All weights of the plan but those that only the embedding looks rows up in,
     and the part of the KV cache that attention and selection visit.
 
+    Args:
+        on_cpu: of a bundle for a device what the CPU reads in its place.
+
     Raises:
         InvalidBundleError: the plan is not what docs/bundle.md describes.
     """
-    steps = PlanWork(bundle_steps.steps_of(bundle), bundle.manifest.model).at(past, kv)
+    steps = PlanWork(bundle_steps.steps_of(bundle, on_cpu), bundle.manifest.model).at(past, kv)
     return {key: step.bytes for key, step in steps.items()}

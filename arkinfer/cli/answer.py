@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from arkinfer.runtime.generation import FinishReason, Generation, Piece, Timings
+from arkinfer.runtime.session import Session
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,12 @@ def conversation(system: str | None, prompt: str) -> list[dict[str, Any]]:
     """The messages of a first turn."""
     first = [] if system is None else [{"role": "system", "content": system}]
     return [*first, {"role": "user", "content": prompt}]
+
+
+def name_choice(session: Session) -> None:
+    """Say on stderr what a bundle for a device runs on."""
+    if session.choice is not None:
+        print(session.choice, file=sys.stderr)
 
 
 def report(answers: list[Answer], load_seconds: float, promised: int | None) -> None:

@@ -17,6 +17,8 @@ from arkinfer.cli.options import (
     KernelChoice,
     Kernels,
     KvType,
+    On,
+    OnChoice,
     Threads,
 )
 
@@ -50,6 +52,7 @@ def bench(
     activations: ActivationType = Activations.int8,
     isa: Isa = None,
     kernels: KernelChoice = Kernels.tuned,
+    on: OnChoice = On.faster,
     json: Json = False,
 ) -> None:
     """Measure prefill and decode speed.
@@ -74,9 +77,11 @@ def bench(
         activations.value,
         isa=isa,
         kernels=kernels.value,
+        on=on.value,
     )
     session = model.session()
     native = session.executor if isinstance(session.executor, NativeSession) else None
+    choice = session.choice
     result = measure(model, session, settings, profile)
     record: dict[str, Any] = {
         "bundle_digest": model.info.digest,
@@ -87,6 +92,7 @@ def bench(
         "kernels": kernels.value,
         "compiled": tuning.state(model.bundle),
         "threads": native.threads if native else None,
+        "choice": dataclasses.asdict(choice) if choice else None,
         "kv": model.info.kv,
         "activations": activations.value,
         "context": model.info.context,
@@ -112,6 +118,7 @@ def bench(
             ("digest", record["bundle_digest"]),
             ("kernels", f"{native.isa}, {native.threads} threads" if native else "not native"),
             *([("its own", f"{kernels.value}: {own}")] if (own := record["compiled"]) else []),
+            *([("choice", str(choice))] if choice else []),
             ("prefill", f"{result.prefill:.1f} tokens/s ({prompt} tokens after {depth})"),
             ("decode", f"{result.decode:.1f} tokens/s ({generate} tokens after {depth})"),
             ("bandwidth", _bandwidth(result)),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from arkinfer.bundle_steps import DeviceCode
     from arkinfer.manifest import Manifest
     from arkinfer.memory import MemoryTable
+    from arkinfer.runtime.choice import Choice
 
 
 def inspect(
@@ -46,6 +47,7 @@ def inspect(
     predicted = device_records.predict_compiled(opened, kv_type)
     code = bundle_steps.code_of(opened)
     free, where = memory_of(manifest, available_memory())
+    choice = choice_of(opened)
     if json:
         show.as_json(
             {
@@ -59,10 +61,12 @@ def inspect(
                 "kernels": tuning.state(opened),
                 "operators": operators,
                 "predicted": predicted,
+                "choice": dataclasses.asdict(choice) if choice else None,
             }
         )
         return
-    show.facts(str(opened.path), _facts(opened))
+    chosen = [("choice", str(choice))] if choice else []
+    show.facts(str(opened.path), _facts(opened) + chosen)
     show.table(
         f"\nMemory in MiB by context, KV cache in {tables[0].kv} ({show.size(free)} {where})",
         ["context", *map(_short, tables[0].rows), "total", "fits"],
@@ -74,6 +78,19 @@ def inspect(
         show.table(*_code_table(code))
     if operators:
         show.table("Graph", ["operator", "count"], [[n, str(c)] for n, c in operators.items()])
+
+
+def choice_of(bundle: Bundle) -> Choice | None:
+    """What the bundle would run on here; None where it leaves no choice, or no runtime is there."""
+    from arkinfer.errors import NativeLibraryError
+    from arkinfer.runtime.native_session import NativeModel, SessionOptions
+
+    if bundle.manifest.memory.host is None:
+        return None
+    try:
+        return NativeModel(bundle.path, "skip").kept_choice(SessionOptions())
+    except NativeLibraryError:
+        return None
 
 
 def memory_of(manifest: Manifest, free: int) -> tuple[int, str]:

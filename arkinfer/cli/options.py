@@ -97,4 +97,23 @@ KernelChoice = Annotated[
         rich_help_panel=_SPEED,
     ),
 ]
+
+
+class On(StrEnum):
+    """What a bundle for a device runs on."""
+
+    faster = "faster"
+    device = "device"
+    cpu = "cpu"
+
+
+OnChoice = Annotated[
+    On,
+    typer.Option(
+        "--on",
+        help="Of a bundle for a device: device runs it there or says why not, cpu on the CPU, "
+        "faster where the first load measured it to be faster.",
+        rich_help_panel=_SPEED,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from arkinfer.cli.answer import Answer, conversation, end_line, report, stream, write
+from arkinfer.cli.answer import Answer, conversation, end_line, name_choice, report, stream, write
 from arkinfer.cli.app import describe
 from arkinfer.errors import ArkInferError
 
@@ -36,6 +36,7 @@ def chat(
         import readline  # noqa: F401  gives input() history and editing
 
     session = model.session()
+    name_choice(session)
     load_seconds = time.perf_counter() - started
     print(f"{_LEAVE} or Ctrl-D leaves, Ctrl-C ends an answer.", file=sys.stderr)
     messages: list[dict[str, Any]] = []
@@ -60,7 +61,7 @@ def chat(
         if answer.finish_reason == "context":
             print("The context is full.", file=sys.stderr)
     if answers:
-        report(answers, load_seconds, model.info.promised_bytes)
+        report(answers, load_seconds, model.promised_bytes(session))
 
 
 def without_reasoning(text: str) -> str:

@@ -19,6 +19,8 @@ from arkinfer.cli.options import (
     KernelChoice,
     Kernels,
     KvType,
+    On,
+    OnChoice,
     Threads,
 )
 from arkinfer.errors import InputNotFoundError, InvalidOptionError, PromptError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from arkinfer.cli.answer import Answer
     from arkinfer.runtime.generation import SamplingArguments
     from arkinfer.runtime.model import Model
+    from arkinfer.runtime.session import Session
 
 _SAMPLING = "Sampling (what is not given comes from the bundle)"
 
@@ -118,6 +121,7 @@ def run(
     activations: ActivationType = Activations.int8,
     isa: Isa = None,
     kernels: KernelChoice = Kernels.tuned,
+    on: OnChoice = On.faster,
     backend: Annotated[
         str | None,
         typer.Option(
@@ -154,7 +158,15 @@ def run(
 
     started = time.perf_counter()
     model = load(
-        bundle, context, threads, backend, kv, activations.value, isa=isa, kernels=kernels.value
+        bundle,
+        context,
+        threads,
+        backend,
+        kv,
+        activations.value,
+        isa=isa,
+        kernels=kernels.value,
+        on=on.value,
     )
     if note := tuning.notice(model.bundle):
         print(f"note: {note}", file=sys.stderr)
@@ -164,17 +176,19 @@ def run(
 
         repl.chat(model, system, think, raw, sampling, started)
         return
-    from arkinfer.cli.answer import conversation, report
+    from arkinfer.cli.answer import conversation, name_choice, report
 
     if raw:
         ids = model.encode(text)
     else:
         ids = model.encode_chat(conversation(system, text), think)
-    answer, load_seconds = _answer(model, ids, sampling, started, show=not json)
+    session = model.session()
+    name_choice(session)
+    answer, load_seconds = _answer(model, session, ids, sampling, started, show=not json)
     if json:
-        _print_json(answer, load_seconds)
+        _print_json(answer, load_seconds, session)
     else:
-        report([answer], load_seconds, model.info.promised_bytes)
+        report([answer], load_seconds, model.promised_bytes(session))
     if answer.finish_reason == "cancelled":
         raise typer.Exit(130)
 
@@ -200,11 +214,16 @@ def _prompt(argument: str | None, raw: bool) -> str | None:
 
 
 def _answer(
-    model: Model, ids: list[int], sampling: SamplingArguments, started: float, show: bool
+    model: Model,
+    session: Session,
+    ids: list[int],
+    sampling: SamplingArguments,
+    started: float,
+    show: bool,
 ) -> tuple[Answer, float]:
     from arkinfer.cli.answer import end_line, stream, write
 
-    generation = model.generate(ids, **sampling)
+    generation = model.generate(ids, session=session, **sampling)
     load_seconds = time.perf_counter() - started
     answer = stream(generation, write if show else _discard)
     if show:
@@ -216,7 +235,9 @@ def _discard(_text: str) -> None:
     pass
 
 
-def _print_json(answer: Answer, load_seconds: float) -> None:
+def _print_json(answer: Answer, load_seconds: float, session: Session) -> None:
+    import dataclasses
+
     from arkinfer.cli.show import as_json
     from arkinfer.runtime.process import peak_rss_bytes
 
@@ -235,5 +256,6 @@ def _print_json(answer: Answer, load_seconds: float) -> None:
                 "decode_tokens_per_s": timings.decode_tokens_per_second,
             },
             "peak_rss_bytes": peak_rss_bytes(),
+            "choice": dataclasses.asdict(session.choice) if session.choice else None,
         }
     )

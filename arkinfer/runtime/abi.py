@@ -6,6 +6,7 @@ import ctypes
 from ctypes import (
     CFUNCTYPE,
     POINTER,
+    c_char,
     c_char_p,
     c_double,
     c_float,
@@ -24,6 +25,7 @@ KV_DEFAULT = -1
 KV_TYPES = {"fp16": 0, "fp32": 1, "int8": 2, "int4": 3}
 ACTIVATIONS = {"int8": 0, "fp32": 1}
 KERNELS = {"tuned": 0, "builtin": 1, "compiled": 2}
+ON = {"faster": 0, "device": 1, "cpu": 2}
 CHECKSUM = {"before": 0, "skip": 1, "beside": 2}
 
 FINISH_STOP_ID, FINISH_STOP_STRING, FINISH_LENGTH, FINISH_CONTEXT, FINISH_CANCELLED = range(1, 6)
@@ -53,6 +55,7 @@ class SessionOptions(ctypes.Structure):
         ("activations", c_int32),
         ("isa", c_char_p),
         ("kernels", c_int32),
+        ("on", c_int32),
     ]
 
 
@@ -64,6 +67,19 @@ class Memory(ctypes.Structure):
         ("compressed_keys", c_uint64),
         ("arena", c_uint64),
         ("tokenizer", c_uint64),
+    ]
+
+
+class Choice(ctypes.Structure):
+    _fields_ = [
+        ("size", c_size_t),
+        ("on", c_int32),
+        ("device_prefill", c_double),
+        ("device_decode", c_double),
+        ("cpu_prefill", c_double),
+        ("cpu_decode", c_double),
+        ("device", c_char * 256),
+        ("why", c_char * 1024),
     ]
 
 
@@ -151,6 +167,8 @@ SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "ark_model_plan_memory": (c_int32, [_HANDLE, POINTER(SessionOptions), POINTER(Memory)]),
     "ark_session_create": (c_int32, [_HANDLE, POINTER(SessionOptions), _OUT]),
     "ark_session_free": (None, [_HANDLE]),
+    "ark_session_get_choice": (c_int32, [_HANDLE, POINTER(Choice)]),
+    "ark_model_kept_choice": (c_int32, [_HANDLE, POINTER(SessionOptions), POINTER(Choice)]),
     "ark_session_append": (
         c_int32,
         [_HANDLE, POINTER(c_int32), c_size_t, c_int32, POINTER(c_float)],

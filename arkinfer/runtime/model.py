@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack
 
+from arkinfer import memory
 from arkinfer.bundle import Bundle
 from arkinfer.errors import PromptError, TokenizerError
 from arkinfer.runtime.executor import Executor
@@ -39,8 +40,8 @@ class ModelInfo:
         backend: what runs it.
         context: tokens that a session holds.
         kv: number type of the KV cache; other backends than cpu have their own.
-        promised_bytes: memory that the process will need with one session; None
-            for a backend that makes no promise.
+        promised_bytes: memory that the process will need with one session, on the device where
+            the CPU may take its place; None for a backend that makes no promise.
     """
 
     manifest: Manifest
@@ -104,6 +105,14 @@ class Model:
     def session(self) -> Session:
         """A new, empty sequence with its own KV cache."""
         return Session(self._native, self._make_executor())
+
+    def promised_bytes(self, session: Session) -> int | None:
+        """Memory that the process will need with this session; None without a promise."""
+        choice = session.choice
+        if choice is None or choice.on != "cpu" or self.info.promised_bytes is None:
+            return self.info.promised_bytes
+        info = self.info
+        return memory.table(info.manifest, info.context, info.kv, on_cpu=True).total
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, with the BOS token where the model wants one.

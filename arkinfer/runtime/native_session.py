@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from arkinfer import kv_types
 from arkinfer.errors import InvalidOptionError
-from arkinfer.runtime import abi, library
+from arkinfer.runtime import abi, choice, library
+from arkinfer.runtime.choice import Choice
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class SessionOptions:
         activations: ``"int8"`` (fast) or ``"fp32"`` in matrix products with quantized weights.
         isa: a kernel set of :func:`library.instruction_sets`, or None for the best.
         kernels: ``"tuned"``, ``"builtin"`` or ``"compiled"``, of a bundle with kernels of its own.
+        on: ``"faster"``, ``"device"`` or ``"cpu"``, of a bundle for a device.
     """
 
     context: int = 0
@@ -58,6 +60,7 @@ class SessionOptions:
     activations: str = "int8"
     isa: str | None = None
     kernels: str = "tuned"
+    on: str = "faster"
 
     def __post_init__(self) -> None:
         for name, number in (("context", self.context), ("threads", self.threads)):
@@ -72,6 +75,8 @@ class SessionOptions:
 
         if self.kernels not in abi.KERNELS:
             raise InvalidOptionError(f"kernels is {self.kernels!r}", " or ".join(abi.KERNELS))
+        if self.on not in abi.ON:
+            raise InvalidOptionError(f"on is {self.on!r}", " or ".join(abi.ON))
 
     def struct(self) -> abi.SessionOptions:
         """The C struct; it borrows nothing but ``isa``, which ctypes keeps alive."""
@@ -83,6 +88,7 @@ class SessionOptions:
             abi.ACTIVATIONS[self.activations],
             None if self.isa is None else self.isa.encode(),
             abi.KERNELS[self.kernels],
+            abi.ON[self.on],
         )
 
 
@@ -158,6 +164,16 @@ class NativeModel:
         self.info = abi.ModelInfo(sizeof(abi.ModelInfo))
         library.check(self._library.ark_model_get_info(handle, byref(self.info)))
 
+    def kept_choice(self, options: SessionOptions) -> Choice | None:
+        """What a session would run on, as far as earlier loads measured it; None without a choice.
+
+        The device's driver is asked for its name, and nothing runs.
+        """
+        found = abi.Choice(sizeof(abi.Choice))
+        query = self._library.ark_model_kept_choice
+        library.check(query(self.handle, byref(options.struct()), byref(found)))
+        return choice.from_struct(found)
+
     def close(self) -> None:
         """Free the model now instead of when the object goes."""
         self._finalizer()
@@ -199,6 +215,13 @@ class NativeSession:
         """The kernel set in use, as in ``"avx2"``."""
         name: bytes = self._library.ark_session_isa(self._handle)
         return name.decode("ascii")
+
+    @property
+    def choice(self) -> Choice | None:
+        """What the session runs on; None for a bundle that leaves no choice."""
+        found = abi.Choice(sizeof(abi.Choice))
+        library.check(self._library.ark_session_get_choice(self._handle, byref(found)))
+        return choice.from_struct(found)
 
     def append(self, tokens: Sequence[int], all_logits: bool = False) -> NDArray[np.float32]:
         ids = token_array(tokens)

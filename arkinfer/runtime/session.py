@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arkinfer.errors import ContextOverflowError, InvalidOptionError, PromptError
+from arkinfer.runtime.choice import Choice
 from arkinfer.runtime.executor import DraftExecutor, Executor
 from arkinfer.runtime.generation import Generation, Piece, Sampling
 from arkinfer.runtime.native_session import NativeModel, NativeSession, Step
@@ -45,6 +46,11 @@ class Session:
         self.tokens: list[int] = []
         self._model = model
         self._draft: list[int] = []
+
+    @property
+    def choice(self) -> Choice | None:
+        """What a bundle for a device runs on, and why; None where there is nothing to choose."""
+        return self.executor.choice if isinstance(self.executor, NativeSession) else None
 
     @property
     def length(self) -> int:

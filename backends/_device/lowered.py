@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from arkinfer.backends import CompileOptions
 from arkinfer.backends._device import limits, weights
+from arkinfer.backends._device.host_plan import HostPlan, host_plan
 from arkinfer.backends._device.launches import Kernels
 from arkinfer.backends._device.plan import Writer
 from arkinfer.backends._steps.lower import lower
@@ -42,6 +43,7 @@ class Lowered:
         specs: weights in the order of ``weights.bin``.
         vectors: float32 vectors behind them.
         largest: bytes that a buffer holds at most; 0: any number.
+        host: the CPU's plan for the same weights, where the bundle is to hold it.
     """
 
     content: dict[str, Any]
@@ -51,10 +53,13 @@ class Lowered:
     specs: list[WeightSpec]
     vectors: Mapping[str, NDArray[np.float32]]
     largest: int = 0
+    host: HostPlan | None = None
 
     def write(self, writer: BundleWriter, checkpoint: Checkpoint, table: str) -> None:
-        """Write the launch table under a name, and ``weights.bin``."""
+        """Write the launch table under a name, ``weights.bin``, and the CPU's plan."""
         writer.arena_bytes = self.arena_bytes
+        if self.host is not None:
+            self.host.write(writer)
         with writer.open_file(table) as file:
             file.write(json.dumps(self.content, indent=1).encode())
         with writer.open_file("weights.bin") as file:
@@ -74,12 +79,14 @@ def lower_for(
     device: Device | None = None,
     make: Callable[..., Kernels] = Kernels,
     keep_blocks: bool = False,
+    with_host: bool = False,
 ) -> Lowered:
     """Lower a graph for a device, within its limits where it is given.
 
     Args:
         make: what chooses kernels; called with the first arguments of :class:`Kernels`.
         keep_blocks: as of :class:`Writer`.
+        with_host: let the bundle run on the CPU too; for launchers that choose between both.
 
     Raises:
         LoweringError: it holds an operator or a structure without a kernel.
@@ -109,4 +116,5 @@ def lower_for(
     weights_bytes = max((tensor.offset + tensor.bytes for tensor in laid_out), default=0)
     capacity = {"capacity": -(-options.context // 64) * 64}
     arena_bytes = sum(evaluate(size, capacity) for size in table.slot_bytes)
-    return Lowered(content, emitted, weights_bytes, arena_bytes, specs, walk.vectors, largest)
+    host = host_plan(graph, options, largest) if with_host else None
+    return Lowered(content, emitted, weights_bytes, arena_bytes, specs, walk.vectors, largest, host)

@@ -51,7 +51,7 @@ class CpuBackend:
             MissingExtraError, LinkerError, InvalidOptionError: kernels that TVM is to compile.
         """
         isa = None if options.kernels is None else compiled_isa(options.kernels, device)
-        content, writer.arena_bytes, specs, vectors, plan = _planned(graph, options)
+        content, writer.arena_bytes, specs, vectors, plan = planned(graph, options)
         if isa is not None:
             from arkinfer.backends.cpu import compiled
 
@@ -63,13 +63,13 @@ class CpuBackend:
         with writer.open_file("weights.bin") as file:
             for spec in specs:
                 weights.write_weight(file, spec, checkpoint)
-            for values in vectors:
+            for values in vectors.values():
                 weights.write_vector(file, values)
             writer.weights_bytes = file.align(1)
 
     def plan(self, graph: Graph, options: CompileOptions) -> tuple[dict[str, Any], int]:
         """See :class:`arkinfer.backends.PlansSteps`."""
-        content, arena_bytes, *_ = _planned(graph, options)
+        content, arena_bytes, *_ = planned(graph, options)
         return content, arena_bytes
 
     def executor(self, bundle: Bundle, options: ExecutorOptions) -> None:
@@ -91,12 +91,19 @@ class CpuBackend:
         return found
 
 
-def _planned(
+def planned(
     graph: Graph, options: CompileOptions
-) -> tuple[dict[str, Any], int, list[WeightSpec], list[NDArray[Any]], Plan]:
-    """The plan's content, the bytes of activations and scratch, what weights.bin holds, the plan.
+) -> tuple[dict[str, Any], int, list[WeightSpec], dict[str, NDArray[Any]], Plan]:
+    """How the CPU runs a graph.
 
     Compiled kernels leave norms and gates to steps of their own.
+
+    Returns:
+        The content of ``plan.json``, the bytes of activations and scratch, the weights and then the
+        vectors that ``weights.bin`` holds, and the plan.
+
+    Raises:
+        LoweringError, UnsupportedQuantizationError: as :meth:`CpuBackend.compile`.
     """
     from arkinfer.backends._steps.lower import lower
 
@@ -107,7 +114,7 @@ def _planned(
     tensors = weights.lay_out([*parts, *extra])
     content = plan_file.content(plan, options.chunk, min(OUTPUT_ROWS, options.chunk), tensors)
     arena_bytes = content["arena_bytes"] + _scratch_bytes(plan, options.chunk)
-    return content, arena_bytes, specs, list(walk.vectors.values()), plan
+    return content, arena_bytes, specs, walk.vectors, plan
 
 
 def compiled_isa(kernels: str, device: Device) -> str:

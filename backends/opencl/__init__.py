@@ -29,7 +29,7 @@ class OpenClBackend:
         options: CompileOptions,
         writer: BundleWriter,
     ) -> None:
-        """Write ``launches.json``, ``kernels.cl`` and ``weights.bin``.
+        """Write ``launches.json``, ``kernels.cl``, ``weights.bin`` and ``plan.cpu.json``.
 
         Raises:
             LoweringError: the graph holds an operator or a structure without a kernel.
@@ -43,7 +43,14 @@ class OpenClBackend:
         from arkinfer.tir.emit import device_target
         from arkinfer.tir.loops import Loops
 
-        lowered = lower_for(graph, options, Loops("opencl"), device_target("opencl"), device=device)
+        lowered = lower_for(
+            graph,
+            options,
+            Loops("opencl"),
+            device_target("opencl"),
+            device=device,
+            with_host=True,
+        )
         with writer.open_file("kernels.cl") as file:
             file.write(lowered.emitted.source.encode())
         lowered.write(writer, checkpoint, "launches.json")

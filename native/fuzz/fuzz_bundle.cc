@@ -13,6 +13,7 @@
 #include "device/self_test.h"
 #include "error.h"
 #include "fixture.h"
+#include "host_files.h"
 #include "json.h"
 #include "launch_files.h"
 
@@ -21,7 +22,7 @@ using namespace ark::testing;
 
 namespace {
 
-enum Target { kJson, kPlan, kManifest, kVocabulary, kDense, kSparse, kLaunches, kTargets };
+enum Target { kJson, kPlan, kManifest, kVocabulary, kDense, kSparse, kLaunches, kHost, kTargets };
 
 int loaded = 0;
 
@@ -39,10 +40,12 @@ void load_and_run(const Files& files) {
   auto model = std::make_shared<const Model>(bundle.path());
   loaded++;
   if (!model->has_plan()) return;
-  MemoryPlan memory = plan_memory(*model, tiny_options(kContext, 1));
+  SessionOptions options = tiny_options(std::min<int64_t>(model->manifest().context, kContext), 1);
+  if (model->host_plan()) options.on = ARK_ON_CPU;  // no device is there
+  MemoryPlan memory = plan_memory(*model, options);
   if (memory.kv_cache + memory.compressed_keys + memory.arena > int64_t{1} << 26) return;
-  if (model->launches()) return test_launches(*model);
-  Session session(model, tiny_options(std::min<int64_t>(model->manifest().context, kContext), 1));
+  if (model->launches() && !model->host_plan()) return test_launches(*model);
+  Session session(model, options);
   std::vector<int32_t> tokens{1, 31, 2, 3, 4, 5, 0};
   std::vector<float> logits(tokens.size() * static_cast<size_t>(model->manifest().vocab_size));
   session.append(tokens.data(), tokens.size(), true, logits.data());
@@ -59,6 +62,10 @@ void run_one(Target target, const std::string& text) {
   if (target == kLaunches) {
     files = launch_files();
     files.launches = text;
+  }
+  if (target == kHost) {
+    files = host_files();
+    files.host = text;
   }
   try {
     if (target == kJson) Json::parse("fuzz", text.data(), text.size());
@@ -189,10 +196,11 @@ int main(int argc, char** argv) {
       vocabulary_bytes(tokens()),
       real_files(false).plan,
       real_files(true).plan,
-      launch_files().launches};
+      launch_files().launches,
+      host_files().host};
   for (int target = 0; target < kTargets; target++)
     run_one(static_cast<Target>(target), seeds[target]);
-  if (loaded != 6) {
+  if (loaded != 7) {
     std::printf("the seeds did not load\n");
     return 1;
   }

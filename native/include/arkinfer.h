@@ -100,6 +100,13 @@ typedef enum ark_kernels {
   ARK_KERNELS_COMPILED = 2 /* the bundle's */
 } ark_kernels;
 
+/* What a bundle for a device runs on, where it holds a plan for the CPU too. */
+typedef enum ark_on {
+  ARK_ON_FASTER = 0, /* what was measured to be faster here; the CPU where the device cannot */
+  ARK_ON_DEVICE = 1, /* or an error that says why not */
+  ARK_ON_CPU = 2
+} ark_on;
+
 typedef struct ark_session_options {
   size_t size;         /* sizeof(ark_session_options) */
   int32_t context;     /* tokens; 0: the bundle's */
@@ -108,23 +115,42 @@ typedef struct ark_session_options {
   int32_t activations; /* ark_activations */
   const char* isa;     /* NULL: the best this CPU has; else one of ark_isas() */
   int32_t kernels;     /* ark_kernels */
+  int32_t on;          /* ark_on */
 } ark_session_options;
 
 typedef struct ark_memory {
   size_t size;      /* sizeof(ark_memory) */
-  uint64_t weights; /* bytes mapped */
+  uint64_t weights; /* bytes mapped, or on the CPU of a bundle for a device repacked */
   uint64_t kv_cache;
   uint64_t compressed_keys;
   uint64_t arena; /* activations and scratch */
   uint64_t tokenizer;
 } ark_memory;
-/* What a session with these options will need, before it is made. */
+/* What a session with these options will need, before it is made; with ARK_ON_FASTER on the device.
+ */
 ARK_API ark_status ark_model_plan_memory(const ark_model* model, const ark_session_options* options,
                                          ark_memory* memory);
 
 ARK_API ark_status ark_session_create(ark_model* model, const ark_session_options* options,
                                       ark_session** session);
 ARK_API void ark_session_free(ark_session* session);
+
+/* What a session runs on, and why. Speeds are tokens per second as the first load measured them, 0
+ * where nothing was measured. */
+typedef struct ark_choice {
+  size_t size; /* sizeof(ark_choice) */
+  int32_t on;  /* ARK_ON_DEVICE or ARK_ON_CPU; ARK_ON_FASTER where nobody knows yet */
+  double device_prefill;
+  double device_decode;
+  double cpu_prefill;
+  double cpu_decode;
+  char device[256]; /* its name, or "" where there is none */
+  char why[1024];   /* one line; both end with a zero */
+} ark_choice;
+ARK_API ark_status ark_session_get_choice(const ark_session* session, ark_choice* choice);
+/* What is known before a session is made: nothing is measured, and no kernel is built. */
+ARK_API ark_status ark_model_kept_choice(const ark_model* model, const ark_session_options* options,
+                                         ark_choice* choice);
 
 /* Append n tokens. logits receives float32 [rows, vocab] where rows is 1
  * (the last token) or, with all_logits = 1, n; it may be NULL when nobody needs them.

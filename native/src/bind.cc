@@ -143,7 +143,8 @@ class Binder {
     if (operand.kind == PlanOperand::Kind::weight) {
       const PlanWeight& weight = plan_.weights[operand.index];
       // Kernels only read operands that may be weights (check_dataflow sees to it).
-      char* data = const_cast<char*>(model_.weights()) + weight.offset;
+      char* data =
+          memory_.weights ? const_cast<char*>(memory_.weights) + weight.offset : placeholder;
       return {data,
               {weight.shape[0], weight.shape[1], 1, 1},
               weight.shape[1],
@@ -291,6 +292,17 @@ SessionOptions resolve_options(const Model& model, const ark_session_options* op
     bad_option("kernels " + std::to_string(given.kernels),
                "0 (tuned), 1 (builtin) or 2 (compiled)");
   }
+  if (given.on < ARK_ON_FASTER || given.on > ARK_ON_CPU) {
+    bad_option("on " + std::to_string(given.on), "0 (faster), 1 (device) or 2 (cpu)");
+  }
+  if (given.on == ARK_ON_DEVICE && !model.launches()) {
+    fail(ARK_INVALID_ARGUMENT, "this bundle holds nothing for a device", "one compiled for it",
+         "run it on the CPU, or compile with another --target");
+  }
+  if (given.on == ARK_ON_CPU && model.launches() && !model.host_plan()) {
+    fail(ARK_INVALID_ARGUMENT, "this bundle holds no plan for the CPU", "plan.cpu.json",
+         "run it on its device, or compile with --target cpu");
+  }
   if (const LaunchPlan* launches = model.launches()) {
     int32_t own = launches->half_caches ? ARK_KV_F16 : ARK_KV_F32;
     if (given.kv_type != ARK_KV_DEFAULT && given.kv_type != own) {
@@ -304,7 +316,8 @@ SessionOptions resolve_options(const Model& model, const ark_session_options* op
           cache_dtype(given.kv_type == ARK_KV_DEFAULT ? manifest.kv_type : given.kv_type),
           given.activations,
           choose_isa(given.isa),
-          given.kernels};
+          given.kernels,
+          given.on};
 }
 
 DType compressed_dtype(DType cache) { return cache == DType::u4 ? DType::i8 : cache; }

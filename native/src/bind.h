@@ -21,7 +21,8 @@ struct SessionOptions {
   DType cache_dtype;
   int32_t activations;
   Isa isa;
-  int32_t kernels;  // ark_kernels
+  int32_t kernels;             // ark_kernels
+  int32_t on = ARK_ON_FASTER;  // ark_on
 };
 // Raises ARK_INVALID_ARGUMENT for values outside their range. options may be null.
 SessionOptions resolve_options(const Model& model, const ark_session_options* options);
@@ -67,6 +68,7 @@ struct BoundPlan {
 
 // Where a session's memory is. Without it, binding still does every check and sizes the scratch.
 struct BoundMemory {
+  const char* weights = nullptr;
   char* arena = nullptr;
   std::vector<char*> caches;  // one per cache of the plan
 };

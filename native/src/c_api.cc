@@ -85,6 +85,26 @@ std::unique_ptr<Generation> make_generation(const ark_model* model, const ark_ex
                                       std::vector<int32_t>(prompt, prompt + prompt_tokens), chosen);
 }
 
+template <size_t kBytes>
+void write_text(const std::string& text, char (&place)[kBytes]) {
+  std::strncpy(place, text.c_str(), kBytes - 1);
+  place[kBytes - 1] = 0;
+}
+
+ark_choice as_c(const Choice& choice) {
+  ark_choice result{0,
+                    choice.on,
+                    choice.device_speeds.prefill,
+                    choice.device_speeds.decode,
+                    choice.cpu_speeds.prefill,
+                    choice.cpu_speeds.decode,
+                    {},
+                    {}};
+  write_text(choice.device, result.device);
+  write_text(choice.why, result.why);
+  return result;
+}
+
 ark_piece as_c(const Piece& piece) {
   return {sizeof(ark_piece), piece.token, piece.text.data(), piece.text.size(), piece.finish};
 }
@@ -171,6 +191,25 @@ ark_status ark_session_create(ark_model* model, const ark_session_options* optio
 }
 
 void ark_session_free(ark_session* session) { delete session; }
+
+ark_status ark_session_get_choice(const ark_session* session, ark_choice* choice) {
+  return guard([&] {
+    require(session, "no session");
+    ark::write_struct(ark::as_c(session->session->choice()), choice);
+  });
+}
+
+ark_status ark_model_kept_choice(const ark_model* model, const ark_session_options* options,
+                                 ark_choice* choice) {
+  return guard([&] {
+    require(model, "no model");
+    ark_session_options chosen{};
+    chosen.kv_type = ARK_KV_DEFAULT;
+    ark::read_struct(options, &chosen);
+    const ark::SessionOptions resolved = ark::resolve_options(*model->model, &chosen);
+    ark::write_struct(ark::as_c(ark::kept_choice(*model->model, resolved)), choice);
+  });
+}
 
 ark_status ark_session_append(ark_session* session, const int32_t* tokens, size_t n,
                               int32_t all_logits, float* logits) {

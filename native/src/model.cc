@@ -7,6 +7,7 @@
 
 #include "bind.h"
 #include "crc32c.h"
+#include "device/repack.h"
 #include "error.h"
 #include "sha256.h"
 #include "thread_pool.h"
@@ -79,18 +80,20 @@ Model::Model(const std::string& path, int32_t checksum) : path_(path) {
     manifest_ = parse_manifest(manifest.data(), manifest.size());
     id_ = sha256_hex(manifest.data(), manifest.size());
   }
-  MappedFile plan, compiled;
+  MappedFile plan, compiled, host;
   for (const ManifestFile& entry : manifest_.files) {
     bool plans = entry.name == "plan.json" || entry.name == "launches.json";
     bool source = entry.name == "kernels.cl" || entry.name == "kernels.metal";
     bool kernels = source || entry.name == "modules.bin";
     bool code = kernels || entry.name == "kernels.so" || entry.name == "kernels.json";
-    bool small = plans || code || entry.name == "vocabulary.bin";
+    bool hosts = entry.name == "plan.cpu.json";
+    bool small = plans || hosts || code || entry.name == "vocabulary.bin";
     bool beside = entry.name == "weights.bin" && checksum == ARK_CHECK_BESIDE;
     MappedFile file = open_listed(path, entry, small || (checksum != ARK_CHECK_SKIP && !beside));
     // Reading begins here, at once; what follows needs none of it.
     if (beside) check_ = std::make_unique<FileCheck>(file, entry);
     if (plans) plan = std::move(file);
+    if (hosts) host = std::move(file);
     if (kernels) source_ = std::move(file);
     if (entry.name == "kernels.json") compiled = std::move(file);
     if (entry.name == "kernels.so") {
@@ -101,7 +104,7 @@ Model::Model(const std::string& path, int32_t checksum) : path_(path) {
     if (entry.name == "vocabulary.bin") vocabulary_ = Vocabulary(std::move(file));
   }
   if (manifest_.file("launches.json")) {
-    read_launches(plan);
+    read_launches(plan, host);
     return;
   }
   if (!manifest_.file("plan.json")) return;
@@ -114,15 +117,19 @@ Model::Model(const std::string& path, int32_t checksum) : path_(path) {
                       manifest_.kv_heads, manifest_.chunk});
   has_plan_ = true;
   weights_.prefetch();
-  // A first binding without memory, so that a bad plan is refused here and not by a session. It
-  // leaves the bundle's own code alone, which a session may not want.
-  SessionOptions options = resolve_options(*this, nullptr);
-  options.kernels = ARK_KERNELS_BUILTIN;
-  bind(*this, options, {});
+  check_binding();
   if (manifest_.file("kernels.json")) read_compiled(compiled);
 }
 
-void Model::read_launches(const MappedFile& file) {
+// A first binding without memory, so that a bad plan is refused here and not by a session. It
+// leaves the bundle's own code alone, which a session may not want.
+void Model::check_binding() const {
+  SessionOptions options = resolve_options(*this, nullptr);
+  options.kernels = ARK_KERNELS_BUILTIN;
+  bind(*this, options, {});
+}
+
+void Model::read_launches(const MappedFile& file, const MappedFile& host) {
   bool modules = manifest_.file("modules.bin");
   int forms = modules;
   for (const char* name : {"kernels.cl", "kernels.metal"}) forms += manifest_.file(name) ? 1 : 0;
@@ -131,9 +138,9 @@ void Model::read_launches(const MappedFile& file) {
          "weights.bin and one of kernels.cl, kernels.metal and modules.bin beside it",
          "compile the bundle again");
   }
-  launches_ = parse_launch_plan(file.data(), file.size(),
-                                {static_cast<int64_t>(weights_.size()), manifest_.vocab_size,
-                                 manifest_.layers, manifest_.kv_heads, manifest_.chunk});
+  const PlanLimits limits{static_cast<int64_t>(weights_.size()), manifest_.vocab_size,
+                          manifest_.layers, manifest_.kv_heads, manifest_.chunk};
+  launches_ = parse_launch_plan(file.data(), file.size(), limits);
   if (launches_.code.present != modules) {
     fail(ARK_INVALID_BUNDLE, "launches.json and manifest.json differ in whether there is code",
          "the same", "compile the bundle again");
@@ -144,6 +151,20 @@ void Model::read_launches(const MappedFile& file) {
   plan_.output_rows = launches_.output_rows;
   has_plan_ = true;
   weights_.prefetch();
+  if (!manifest_.file("plan.cpu.json")) return;
+  host_ = std::make_unique<HostPlan>(parse_host_plan(host.data(), host.size(), limits, launches_));
+  plan_ = host_->plan;
+  check_binding();
+}
+
+std::shared_ptr<const Region> Model::host_weights(ThreadPool* pool) const {
+  std::lock_guard<std::mutex> lock(repacking_);
+  std::shared_ptr<const Region> made = host_weights_.lock();
+  if (!made) {
+    made = std::make_shared<const Region>(repack(*host_, launches_, weights_, pool));
+    host_weights_ = made;
+  }
+  return made;
 }
 
 void Model::read_compiled(const MappedFile& file) {

@@ -9,11 +9,14 @@
 #include "arkinfer.h"
 #include "compiled_library.h"
 #include "compiled_plan.h"
+#include "device/host_plan.h"
 #include "device/launch_plan.h"
 #include "file_check.h"
 #include "manifest.h"
 #include "mapped_file.h"
+#include "memory.h"
 #include "plan.h"
+#include "thread_pool.h"
 #include "tuning.h"
 #include "vocabulary.h"
 
@@ -34,8 +37,13 @@ class Model {
   bool has_plan() const { return has_plan_; }
   // Raises ARK_INVALID_ARGUMENT when there is none.
   const Plan& plan() const;
-  // The plan of a bundle for a device; null for the CPU's. plan() then holds its limits alone.
+  // The plan of a bundle for a device; null for the CPU's. plan() is then the CPU's too, where
+  // there is a host_plan(), and else holds limits alone.
   const LaunchPlan* launches() const { return has_launches_ ? &launches_ : nullptr; }
+  // What the CPU makes of a device's weights; null without launches or without a plan for the CPU.
+  const HostPlan* host_plan() const { return host_.get(); }
+  // Those weights, repacked by the first session that asks and kept while one has them.
+  std::shared_ptr<const Region> host_weights(ThreadPool* pool) const;
   // The kernels of a bundle for a device, as source.
   const MappedFile& source() const { return source_; }
   // The steps for which the bundle brings kernels of its own; null without such.
@@ -54,8 +62,9 @@ class Model {
 
  private:
   MappedFile open_listed(const std::string& folder, const ManifestFile& entry, bool check);
-  void read_launches(const MappedFile& file);
+  void read_launches(const MappedFile& file, const MappedFile& host);
   void read_compiled(const MappedFile& file);
+  void check_binding() const;
 
   std::string path_;
   Manifest manifest_;
@@ -68,6 +77,9 @@ class Model {
   MappedFile source_;
   LaunchPlan launches_;
   bool has_launches_ = false;
+  std::unique_ptr<HostPlan> host_;
+  mutable std::mutex repacking_;
+  mutable std::weak_ptr<const Region> host_weights_;
   std::unique_ptr<const CompiledPlan> compiled_;
   MappedFile code_;
   mutable std::once_flag loading_;

@@ -311,7 +311,10 @@ double PlanStep::attribute(const std::string& wanted, double otherwise) const {
 
 Plan parse_plan(const char* text, size_t size, const PlanLimits& limits) {
   Json json = Json::parse("plan.json", text, size);
-  JsonView root(json, "plan.json");
+  return read_plan(JsonView(json, "plan.json"), limits);
+}
+
+Plan read_plan(const JsonView& root, const PlanLimits& limits) {
   Plan plan = PlanReader(root, limits).read();
   check_dataflow(plan);
   return plan;

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "json.h"
 #include "kernel.h"
 
 namespace ark {
@@ -88,6 +89,8 @@ struct PlanLimits {
 // Raises ARK_INVALID_BUNDLE. What it returns needs no more checks of structure; the kernels' own
 // checks follow in bind().
 Plan parse_plan(const char* text, size_t size, const PlanLimits& limits);
+// The same of a document that is parsed already.
+Plan read_plan(const JsonView& root, const PlanLimits& limits);
 
 // Rules between steps that keep kernels inside their buffers: indices (token ids, selected blocks)
 // reach a kernel only from the step that made them, and cache geometry agrees with attributes.

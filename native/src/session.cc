@@ -27,13 +27,14 @@ MemoryPlan plan_memory(const Model& model, const SessionOptions& options) {
   MemoryPlan memory;
   memory.weights = static_cast<int64_t>(model.weights_bytes());
   memory.tokenizer = static_cast<int64_t>(model.vocabulary().file_bytes());
-  if (model.launches()) {
+  if (model.launches() && options.on != ARK_ON_CPU) {
     DeviceMemory device = device_memory(*model.launches(), round_up(options.context, kBlock));
     memory.kv_cache = device.key_values;
     memory.compressed_keys = device.compressed_keys;
     memory.arena = device.slots;
     return memory;
   }
+  if (model.host_plan()) memory.weights = model.host_plan()->bytes;
   const Plan& plan = model.plan();
   for (const PlanCache& cache : plan.caches) {
     int64_t bytes = cache_shape(cache, options).bytes;
@@ -48,12 +49,32 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
   id_limit_ = model_->manifest().vocab_size;
   kept_.resize(static_cast<size_t>(model_->manifest().layers));
   if (model_->launches()) {
-    open_device();
-    return;
+    choice_ = choose(model_, options_, &host_weights_);
+    if (choice_.on == ARK_ON_DEVICE && open_chosen_device()) return;
+    host_weights_ = model_->host_weights(&pool_);
   }
+  open_host();
+}
+
+// False where the CPU takes the place of a device that cannot be opened.
+bool Session::open_chosen_device() {
+  try {
+    open_device();
+  } catch (const Error& error) {
+    if (!may_replace(*model_, options_, error)) throw;
+    choice_.on = ARK_ON_CPU;
+    choice_.why = error.what();
+    return false;
+  }
+  choice_.device = device_->name();
+  return true;
+}
+
+void Session::open_host() {
   const Plan& plan = model_->plan();
   int64_t scratch = bind(*model_, options_, {}).scratch_bytes;
   BoundMemory memory;
+  memory.weights = host_weights_ ? host_weights_->data() : model_->weights();
   for (const PlanCache& cache : plan.caches) {
     int64_t bytes = cache_shape(cache, options_).bytes;
     caches_.emplace_back(static_cast<size_t>(bytes), "KV cache",
@@ -91,9 +112,7 @@ void Session::open_device() {
                            model_->manifest().vocab_size,
                            model_->manifest().context,
                            model_->id()};
-  const bool metal = model_->manifest().file("kernels.metal");
-  auto* open = plan.code.present ? open_cuda : metal ? open_metal : open_opencl;
-  device_ = open(device, round_up(options_.context, kBlock), &cancelled_);
+  device_ = device_kind(*model_).open(device, round_up(options_.context, kBlock), &cancelled_);
   for (const LaunchStep& step : plan.body) {
     if (step.keep_layer < 0) continue;
     Kept& kept = kept_[static_cast<size_t>(step.keep_layer)];
@@ -104,8 +123,8 @@ void Session::open_device() {
 }
 
 void Session::refuse_on_device(const std::string& what) const {
-  fail(ARK_INVALID_ARGUMENT, what + " on " + device_->name(), "a bundle of the cpu backend",
-       "compile with --target cpu");
+  fail(ARK_INVALID_ARGUMENT, what + " on " + device_->name(), "a session on the CPU",
+       model_->host_plan() ? "run with --on cpu" : "compile with --target cpu");
 }
 
 int64_t Session::allocated_bytes() const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bind.h"
+#include "device/choice.h"
 #include "device/device_run.h"
 #include "draft.h"
 #include "kv_cache.h"
@@ -34,6 +35,12 @@ class Session {
   const SessionOptions& options() const { return options_; }
   int64_t length() const { return length_.load(std::memory_order_relaxed); }
   int64_t allocated_bytes() const;
+  // What it runs on, and why.
+  const Choice& choice() const { return choice_; }
+  // Token ids are below this.
+  int64_t id_limit() const { return id_limit_; }
+  // The CPU's weights in a bundle for a device; null on the device and for other bundles.
+  const std::shared_ptr<const Region>& host_weights() const { return host_weights_; }
 
   // See ark_session_append. Raises ARK_CONTEXT_OVERFLOW, ARK_INVALID_ARGUMENT, ARK_CANCELLED; the
   // length is then what it was.
@@ -55,7 +62,9 @@ class Session {
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
  private:
+  bool open_chosen_device();
   void open_device();
+  void open_host();
   [[noreturn]] void refuse_on_device(const std::string& what) const;
   void check_tokens(const int32_t* tokens, size_t n) const;
   void run_tokens(const int32_t* tokens, size_t n, bool all_logits, float* logits);
@@ -76,8 +85,10 @@ class Session {
 
   std::shared_ptr<const Model> model_;
   SessionOptions options_;
-  int64_t id_limit_ = 0;  // token ids must be below this
+  Choice choice_;
+  int64_t id_limit_ = 0;
   ThreadPool pool_;
+  std::shared_ptr<const Region> host_weights_;
   std::vector<Region> caches_;
   Region arena_;
   char* scratch_ = nullptr;

@@ -115,8 +115,8 @@ TemporaryBundle::TemporaryBundle() {
 }
 
 TemporaryBundle::~TemporaryBundle() {
-  for (const char* name : {"DIGEST", "manifest.json", "plan.json", "launches.json", "kernels.cl",
-                           "weights.bin", "vocabulary.bin"}) {
+  for (const char* name : {"DIGEST", "manifest.json", "plan.json", "launches.json", "plan.cpu.json",
+                           "kernels.cl", "weights.bin", "vocabulary.bin"}) {
     unlink(file(name).c_str());
   }
   rmdir(path_.c_str());
@@ -133,6 +133,7 @@ void TemporaryBundle::write(const Files& files) const {
   if (!files.launches.empty()) {
     add("launches.json", files.launches);
     add("kernels.cl", "__kernel void none() {}");
+    if (!files.host.empty()) add("plan.cpu.json", files.host);
   }
   if (!files.plan.empty() || !files.launches.empty()) add("weights.bin", files.weights);
   add("vocabulary.bin", files.vocabulary);

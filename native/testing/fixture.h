@@ -36,6 +36,7 @@ struct Files {
   std::string weights = weights_bytes();
   std::string vocabulary = vocabulary_bytes(tokens());
   std::string launches;  // of a device, in place of the plan
+  std::string host;      // the CPU's plan beside them
 };
 
 // A folder of its own below $TMPDIR, removed with the object.

@@ -160,8 +160,9 @@ TEST(abi_refuses_bad_drafts_and_fills) {
   bundle.write(Files());
   ark_model* model = nullptr;
   ark_session* session = nullptr;
-  ark_session_options options{sizeof(options),  16, 1, ARK_KV_F32, ARK_ACTIVATIONS_F32, "scalar",
-                              ARK_KERNELS_TUNED};
+  ark_session_options options{
+      sizeof(options),   16,           1, ARK_KV_F32, ARK_ACTIVATIONS_F32, "scalar",
+      ARK_KERNELS_TUNED, ARK_ON_FASTER};
   CHECK(ark_model_load(bundle.path().c_str(), nullptr, &model) == ARK_OK);
   CHECK(ark_session_create(model, &options, &session) == ARK_OK);
   const std::vector<int32_t> tokens = prompt();
@@ -224,8 +225,9 @@ TEST(abi_fills_what_the_context_holds) {
   bundle.write(Files());
   ark_model* model = nullptr;
   ark_session* session = nullptr;
-  ark_session_options options{sizeof(options),  16, 1, ARK_KV_F32, ARK_ACTIVATIONS_F32, "scalar",
-                              ARK_KERNELS_TUNED};
+  ark_session_options options{
+      sizeof(options),   16,           1, ARK_KV_F32, ARK_ACTIVATIONS_F32, "scalar",
+      ARK_KERNELS_TUNED, ARK_ON_FASTER};
   CHECK(ark_model_load(bundle.path().c_str(), nullptr, &model) == ARK_OK);
   CHECK(ark_session_create(model, &options, &session) == ARK_OK);
   CHECK(ark_session_fill_random(session, 0, 0) == ARK_OK && ark_session_length(session) == 0);

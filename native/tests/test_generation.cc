@@ -239,7 +239,7 @@ TEST(abi_generates) {
   ark_model* model = nullptr;
   CHECK(ark_model_load(bundle.path().c_str(), nullptr, &model) == ARK_OK);
   ark_session_options options{
-      sizeof(ark_session_options), 0, 1, ARK_KV_F32, 1, nullptr, ARK_KERNELS_TUNED};
+      sizeof(ark_session_options), 0, 1, ARK_KV_F32, 1, nullptr, ARK_KERNELS_TUNED, ARK_ON_FASTER};
   ark_session* session = nullptr;
   CHECK(ark_session_create(model, &options, &session) == ARK_OK);
   ark_executor executor{};

@@ -292,7 +292,8 @@ TEST(abi_refuses_bad_session_options) {
                            ARK_KV_F32,
                            ARK_ACTIVATIONS_F32,
                            "scalar",
-                           ARK_KERNELS_TUNED};
+                           ARK_KERNELS_TUNED,
+                           ARK_ON_FASTER};
   auto refused = [&](auto change, const char* part) {
     ark_session_options options = good;
     change(&options);

@@ -39,7 +39,8 @@ def sessions(
     made = []
     for name in (target, "cpu"):
         bundle = arkinfer.compile(source, target=name, output=folder / f"{name}.ark", **options)
-        made.append(arkinfer.load(bundle.path, activations="fp32").session())
+        on = "faster" if name == "cpu" else "device"
+        made.append(arkinfer.load(bundle.path, activations="fp32", on=on).session())
     return made
 
 

@@ -19,7 +19,7 @@ DRIVER = Path("/usr/lib/oclgrind/liboclgrind-rt-icd.so")
 # Opening a session runs the self-test: every kernel, for one, few and many tokens.
 RUN = """
 import sys, arkinfer
-session = arkinfer.load(sys.argv[1]).session()
+session = arkinfer.load(sys.argv[1], on="device").session()
 for tokens in ([5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [5, 6], [7]):
     logits = session.append(tokens)
 print("ran", abs(logits).max() < 1e6)

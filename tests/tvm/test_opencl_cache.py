@@ -44,7 +44,14 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def logits(bundle: Path) -> list[float]:
-    return [float(x) for x in arkinfer.load(bundle).session().append([5, 6, 7])[-1]]
+    return [float(x) for x in arkinfer.load(bundle, on="device").session().append([5, 6, 7])[-1]]
+
+
+def answer(bundle: Path, on: str) -> list[int]:
+    """Greedy tokens."""
+    model = arkinfer.load(bundle, on=on, activations="fp32")
+    generation = model.generate([5, 6, 7], temperature=0.0, max_tokens=8)
+    return [piece.token for piece in generation if piece.token is not None]
 
 
 def test_a_built_program_is_kept_and_used_while_it_is_sound(bundle: Path, cache: Path) -> None:
@@ -101,11 +108,16 @@ def test_a_wrong_kernel_is_never_used(
     spoil(copied, kernel)
     says = rf"failed the self-test: launches.json: body\[\d+\] .*{kernel}_\d+_kernel.* differs from"
     with pytest.raises(ArkInferError, match=says):
-        arkinfer.load(copied).session()
+        arkinfer.load(copied, on="device").session()
     [verdict] = cache.glob("opencl-verdict-*")
     first = verdict.stat().st_ino
     with pytest.raises(ArkInferError, match=says):  # as it was found the first time
-        arkinfer.load(copied).session()
+        arkinfer.load(copied, on="device").session()
+    choice = arkinfer.load(copied).session().choice
+    assert choice is not None and choice.on == "cpu"
+    assert re.search(says, choice.why) and choice.device
+    assert not list(cache.glob("choice-*")), "nothing was measured"
+    assert answer(copied, "faster") == answer(bundle, "device") == answer(bundle, "cpu")
     assert verdict.stat().st_ino == first
 
 

@@ -63,12 +63,16 @@ def test_weights_beyond_one_allocation_are_split(
     assert max(weight["bytes"] for weight in weights) <= largest
     parts = [weight for weight in weights if weight["name"].startswith("model.embed_tokens")]
     assert len(parts) > 1
-    split, whole = (arkinfer.load(path, activations="fp32").session() for path in bundles)
+    split, host, whole = (
+        arkinfer.load(path, activations="fp32", on=on).session()
+        for path, on in [(bundles[0], "device"), (bundles[0], "cpu"), (bundles[1], "cpu")]
+    )
     tokens = [int(i) for i in np.random.default_rng(5).integers(3, 300, 20)]
     for count in (20, 3):  # tiles of rows, and few rows
-        found, expected = (
-            session.append(tokens[:count], all_logits=True) for session in (split, whole)
+        found, repacked, expected = (
+            session.append(tokens[:count], all_logits=True) for session in (split, host, whole)
         )
+        assert np.array_equal(repacked, expected)
         assert np.abs(found - expected).max() < 5e-5 * np.abs(expected).max()
 
 
@@ -117,4 +121,5 @@ def test_what_exceeds_the_device_is_refused_when_loading(
         plan["body"][0]["launches"][0][place] = value
     reseal(copied, {"launches.json": json.dumps(plan).encode()})
     with pytest.raises(ArkInferError, match=says):
-        arkinfer.load(copied).session()
+        arkinfer.load(copied, on="device").session()
+    assert arkinfer.load(copied).session().choice.on == "cpu"

@@ -62,7 +62,7 @@ def test_smollm2(smollm2_gguf: Path, tmp_path: Path) -> None:
 
 
 def test_memory_and_steps_are_reported(llama: Path) -> None:
-    model = arkinfer.load(llama)
+    model = arkinfer.load(llama, on="device")
     session = model.session()
     with session.trace() as steps:
         session.append([5, 6, 7])
@@ -86,7 +86,7 @@ def test_what_a_device_cannot_do_is_refused(
         )
     with pytest.raises(InvalidOptionError, match="KV cache type"):
         arkinfer.load(llama, kv="fp32").session()
-    session = arkinfer.load(llama).session()
+    session = arkinfer.load(llama, on="device").session()
     with pytest.raises(ArkInferError, match="a draft tree that branches"):
         session.verify_tree([5, 6, 7], [-1, 0, 0])
     with pytest.raises(ArkInferError, match="random numbers"):
@@ -101,7 +101,7 @@ def test_a_source_that_does_not_build_carries_the_log(llama: Path, tmp_path: Pat
     shutil.copytree(llama, copied)
     reseal(copied, {"kernels.cl": b"__kernel void broken(int x) { y = x; }"})
     with pytest.raises(ArkInferError, match="undeclared identifier"):
-        arkinfer.load(copied).session()
+        arkinfer.load(copied, on="device").session()
 
 
 def _set(place: list[Any], value: Any) -> Callable[[Any], None]:
@@ -170,4 +170,4 @@ def test_launches_that_do_not_fit_the_source_are_refused(
     change(plan)
     reseal(copied, {"launches.json": json.dumps(plan).encode()})
     with pytest.raises(ArkInferError, match=says):
-        arkinfer.load(copied).session()
+        arkinfer.load(copied, on="device").session()

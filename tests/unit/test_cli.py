@@ -23,6 +23,7 @@ ANSWER_KEYS = {
     "finish_reason",
     "prompt_tokens",
     "timings",
+    "choice",
     "peak_rss_bytes",
 }
 TIMING_KEYS = {

@@ -60,6 +60,11 @@ struct DeviceModel {
 std::unique_ptr<DeviceRun> open_opencl(const DeviceModel& model, int64_t capacity,
                                        const std::atomic<bool>* cancelled);
 
+// The device that open_opencl would take: its name, and below that its version and its driver's.
+// Raises ARK_EXECUTOR_FAILED where there is none, and ARK_INVALID_ARGUMENT where none has the name
+// that the environment asks for.
+std::string opencl_identity();
+
 // Opens the CUDA driver and loads the code on its first device. Raises ARK_EXECUTOR_FAILED, for
 // code that is made for another architecture too, and ARK_OUT_OF_MEMORY.
 std::unique_ptr<DeviceRun> open_cuda(const DeviceModel& model, int64_t capacity,

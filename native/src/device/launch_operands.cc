@@ -26,11 +26,36 @@ size_t look_up(const JsonView& view, const LaunchIndex& index) {
 }
 
 void check_bytes(const JsonView& view, const LaunchPlan& plan, size_t weight, int64_t words) {
-  if (plan.weights[weight].bytes != words * 4) {
+  if (plan.weights[weight].bytes % 4 != 0 || plan.weights[weight].bytes / 4 != words) {
     view.refuse("a range of " + std::to_string(plan.weights[weight].bytes) + " bytes",
-                std::to_string(words * 4));
+                std::to_string(words) + " words of four");
   }
 }
+
+LaunchOperand read_operand(const JsonView& entry, const LaunchPlan& plan,
+                           const LaunchIndex& weights, const LaunchIndex& caches) {
+  LaunchOperand operand;
+  if (entry.has("matrix")) {
+    operand.kind = LaunchOperand::Kind::matrix;
+    operand.matrix = read_matrix(entry.at("matrix"), plan, weights);
+  } else if (entry.has("weight")) {
+    operand.kind = LaunchOperand::Kind::weight;
+    operand.index = look_up(entry.at("weight"), weights);
+  } else if (entry.has("cache")) {
+    operand.kind = LaunchOperand::Kind::cache;
+    operand.index = look_up(entry.at("cache"), caches);
+  } else {
+    auto most = static_cast<int64_t>(plan.slots.size()) - 1;
+    operand.index = static_cast<size_t>(entry.at("slot").integer(0, most));
+    operand.is_float = entry.at("type").string() == "f32";
+    operand.stride = entry.at("stride").integer(1, kMostElements);
+    operand.columns = entry.at("columns").integer(1, operand.stride);
+    operand.column = entry.at("column").integer(0, operand.stride - operand.columns);
+  }
+  return operand;
+}
+
+}  // namespace
 
 LaunchMatrix read_matrix(const JsonView& entry, const LaunchPlan& plan,
                          const LaunchIndex& weights) {
@@ -71,31 +96,6 @@ LaunchMatrix read_matrix(const JsonView& entry, const LaunchPlan& plan,
   if (matrix.parts.empty()) parts.refuse("no parts", "at least one");
   return matrix;
 }
-
-LaunchOperand read_operand(const JsonView& entry, const LaunchPlan& plan,
-                           const LaunchIndex& weights, const LaunchIndex& caches) {
-  LaunchOperand operand;
-  if (entry.has("matrix")) {
-    operand.kind = LaunchOperand::Kind::matrix;
-    operand.matrix = read_matrix(entry.at("matrix"), plan, weights);
-  } else if (entry.has("weight")) {
-    operand.kind = LaunchOperand::Kind::weight;
-    operand.index = look_up(entry.at("weight"), weights);
-  } else if (entry.has("cache")) {
-    operand.kind = LaunchOperand::Kind::cache;
-    operand.index = look_up(entry.at("cache"), caches);
-  } else {
-    auto most = static_cast<int64_t>(plan.slots.size()) - 1;
-    operand.index = static_cast<size_t>(entry.at("slot").integer(0, most));
-    operand.is_float = entry.at("type").string() == "f32";
-    operand.stride = entry.at("stride").integer(1, kMostElements);
-    operand.columns = entry.at("columns").integer(1, operand.stride);
-    operand.column = entry.at("column").integer(0, operand.stride - operand.columns);
-  }
-  return operand;
-}
-
-}  // namespace
 
 std::vector<LaunchOperand> read_operands(const JsonView& operands, const LaunchPlan& plan,
                                          const LaunchIndex& weights, const LaunchIndex& caches) {

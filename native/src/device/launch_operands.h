@@ -42,7 +42,8 @@ struct LaunchOperand {
 
 using LaunchIndex = std::unordered_map<std::string, size_t>;
 
-// Raises ARK_INVALID_BUNDLE. weights and caches are the plan's, by name.
+// Raise ARK_INVALID_BUNDLE. weights and caches are the plan's, by name.
+LaunchMatrix read_matrix(const JsonView& entry, const LaunchPlan& plan, const LaunchIndex& weights);
 std::vector<LaunchOperand> read_operands(const JsonView& operands, const LaunchPlan& plan,
                                          const LaunchIndex& weights, const LaunchIndex& caches);
 std::vector<std::pair<std::string, double>> read_attributes(const JsonView& attributes);

@@ -65,7 +65,7 @@ Api open() {
   }
   if (!library) {
     fail(ARK_EXECUTOR_FAILED, "no OpenCL driver (libOpenCL.so.1) can be opened", "one",
-         "install the device's driver, or compile the model with --target cpu");
+         "install the device's driver, or run on the CPU: --on cpu");
   }
   Api api{};
 #define ARK_RESOLVE(name) resolve(library, "cl" #name, &api.name)
@@ -119,7 +119,7 @@ void check(int32_t code, const std::string& what) {
   bool memory = code == kObjectAllocationFailure || code == kOutOfResources ||
                 code == kOutOfHostMemory || code == kInvalidBufferSize;
   fail(memory ? ARK_OUT_OF_MEMORY : ARK_EXECUTOR_FAILED, what + ": " + code_name(code), "",
-       memory ? "load with a smaller context" : "run the same model with --target cpu");
+       memory ? "load with a smaller context" : "run on the CPU: --on cpu");
 }
 
 }  // namespace cl

@@ -32,6 +32,7 @@ constexpr uint32_t kDriverVersion = 0x102D;
 constexpr uint32_t kDeviceVersion = 0x102F;
 constexpr uint32_t kDeviceExtensions = 0x1030;
 constexpr uint32_t kDeviceUnifiedMemory = 0x1035;
+constexpr uint32_t kDeviceLanguageVersion = 0x103D;
 constexpr uint64_t kReadWrite = 1 << 0;
 constexpr uint64_t kReadOnly = 1 << 2;
 constexpr uint64_t kUseHostPointer = 1 << 3;

@@ -20,7 +20,8 @@ std::string bytes_for(int64_t bytes, const std::string& what) {
 
 }  // namespace
 
-OpenClContext::OpenClContext(const DeviceModel& model) : device_(choose_device()) {
+OpenClContext::OpenClContext(const OpenClDevice& device, const DeviceModel& model)
+    : device_(device) {
   int32_t code = 0;
   context_ = ClHandle<cl::Context, &cl::Api::ReleaseContext>(
       cl::api().CreateContext(nullptr, 1, &device_.device, nullptr, nullptr, &code));
@@ -55,7 +56,7 @@ void OpenClContext::build(const DeviceModel& model) {
   fail(ARK_EXECUTOR_FAILED,
        "kernels.cl does not build for " + device_.name + " (" + cl::code_name(code) +
            "): " + quote(log.substr(0, kShown)),
-       "", "update the driver, or compile the model with --target cpu");
+       "", "update the driver, or run on the CPU: --on cpu");
 }
 
 bool OpenClContext::build_from_cache(const std::string& key) {
@@ -152,7 +153,7 @@ ClKernel OpenClContext::kernel(const Launch& launch, const std::string& place) c
              std::to_string(launch.shared_bytes) + " bytes of shared memory",
          "at most " + std::to_string(lanes) + " and " + std::to_string(shared) + " on " +
              device_.name,
-         "compile for the profile of this device, or with --target cpu");
+         "compile for the profile of this device, or run on the CPU: --on cpu");
   }
   return kernel;
 }

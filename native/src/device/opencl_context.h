@@ -13,7 +13,7 @@ namespace ark {
 class OpenClContext {
  public:
   // Raises ARK_EXECUTOR_FAILED and ARK_OUT_OF_MEMORY.
-  explicit OpenClContext(const DeviceModel& model);
+  OpenClContext(const OpenClDevice& device, const DeviceModel& model);
 
   const OpenClDevice& device() const { return device_; }
   cl::Queue queue() const { return queue_.get(); }

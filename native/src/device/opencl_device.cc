@@ -1,5 +1,6 @@
 #include "device/opencl_device.h"
 
+#include <cstdio>
 #include <cstdlib>
 #include <vector>
 
@@ -22,7 +23,7 @@ std::vector<cl::Platform> platforms() {
   int32_t code = cl::api().GetPlatformIDs(0, nullptr, &count);
   if (code != cl::kSuccess || count == 0) {
     fail(ARK_EXECUTOR_FAILED, "the OpenCL loader finds no platform (" + cl::code_name(code) + ")",
-         "an installed driver", "install the device's driver, or compile with --target cpu");
+         "an installed driver", "install the device's driver, or run on the CPU: --on cpu");
   }
   std::vector<cl::Platform> found(count);
   cl::check(cl::api().GetPlatformIDs(count, found.data(), nullptr), "listing platforms");
@@ -38,6 +39,16 @@ std::vector<cl::Device> devices(cl::Platform platform) {
   cl::check(cl::api().GetDeviceIDs(platform, cl::kDeviceTypeAll, count, found.data(), nullptr),
             "listing devices");
   return found;
+}
+
+// Kernels are written in OpenCL C 1.2, and launched with functions of that version.
+void check_versions(const OpenClDevice& device) {
+  for (uint32_t what : {cl::kDeviceVersion, cl::kDeviceLanguageVersion}) {
+    const std::string version = text_of(cl::api().GetDeviceInfo, device.device, what);
+    if (is_new_enough(version)) continue;
+    fail(ARK_EXECUTOR_FAILED, device.name + " has " + quote(version), "OpenCL 1.2 or later",
+         "update the device's driver, or run on the CPU: --on cpu");
+  }
 }
 
 }  // namespace
@@ -66,10 +77,25 @@ OpenClDevice choose_device() {
     }
   }
   if (!chosen.device) {
-    fail(ARK_EXECUTOR_FAILED, "no OpenCL device" + (wanted.empty() ? "" : " like " + quote(wanted)),
-         names.empty() ? "one" : "part of " + names, "set ARK_OPENCL_DEVICE");
+    // A wrong name is a wrong setting; no device at all is what a machine may be like.
+    const bool misnamed = !wanted.empty() && !names.empty();
+    fail(misnamed ? ARK_INVALID_ARGUMENT : ARK_EXECUTOR_FAILED,
+         "no OpenCL device" + (wanted.empty() ? "" : " like " + quote(wanted)),
+         names.empty() ? "one" : "part of " + names,
+         misnamed ? "set ARK_OPENCL_DEVICE" : "install the device's driver");
   }
+  check_versions(chosen);
   return chosen;
+}
+
+bool is_new_enough(const std::string& version) {
+  const size_t at = version.find_first_of("0123456789");
+  int major = 0, minor = 0;
+  if (at == std::string::npos ||
+      std::sscanf(version.c_str() + at, "%3d.%3d", &major, &minor) != 2) {
+    return false;
+  }
+  return major > 1 || (major == 1 && minor >= 2);
 }
 
 std::string OpenClDevice::identity() const {

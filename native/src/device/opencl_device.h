@@ -20,7 +20,12 @@ struct OpenClDevice {
 };
 
 // The device whose name, or whose platform's, the environment variable ARK_OPENCL_DEVICE gives a
-// part of; else the first GPU; else the first of all. Raises ARK_EXECUTOR_FAILED.
+// part of; else the first GPU; else the first of all. Raises ARK_EXECUTOR_FAILED where there is
+// none, or only one that is older than OpenCL 1.2; and ARK_INVALID_ARGUMENT where none has the
+// name.
 OpenClDevice choose_device();
+
+// Whether a driver's version is 1.2 at least: "OpenCL 3.0 PoCL ..." or "OpenCL C 1.2".
+bool is_new_enough(const std::string& version);
 
 }  // namespace ark

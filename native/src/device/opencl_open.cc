@@ -10,28 +10,35 @@ namespace {
 
 constexpr const char* kCached = "opencl-verdict";
 
-Verdict judge(const DeviceModel& model, const std::shared_ptr<const OpenClContext>& context,
-              const std::atomic<bool>* cancelled) {
-  const std::string key = model.id + "\n" + ark_version() + "\n" + context->device().identity();
-  Verdict verdict;
+bool read_verdict(const std::string& key, Verdict* verdict) {
   std::string text;
-  if (read_cached(kCached, key, &text) && parse_verdict(text, &verdict)) return verdict;
-  int64_t capacity = self_test_capacity(*model.plan, model.context);
-  OpenClRun run(context, model, capacity, cancelled);
-  verdict = self_test(*model.plan, model.weights, capacity, &run);
-  write_cached(kCached, key, verdict_text(verdict));
-  return verdict;
+  return read_cached(kCached, key, &text) && parse_verdict(text, verdict);
+}
+
+void require_right(const OpenClDevice& device, const Verdict& verdict) {
+  if (verdict.wrong.empty()) return;
+  fail(ARK_EXECUTOR_FAILED, device.name + " failed the self-test: " + verdict.wrong,
+       "the CPU's results", "update the driver, or run on the CPU: --on cpu");
 }
 
 }  // namespace
 
+std::string opencl_identity() { return choose_device().identity(); }
+
 std::unique_ptr<DeviceRun> open_opencl(const DeviceModel& model, int64_t capacity,
                                        const std::atomic<bool>* cancelled) {
-  auto context = std::make_shared<const OpenClContext>(model);
-  Verdict verdict = judge(model, context, cancelled);
-  if (!verdict.wrong.empty()) {
-    fail(ARK_EXECUTOR_FAILED, context->device().name + " failed the self-test: " + verdict.wrong,
-         "the CPU's results", "update the driver, or compile the model with --target cpu");
+  const OpenClDevice device = choose_device();
+  const std::string key = model.id + "\n" + ark_version() + "\n" + device.identity();
+  Verdict verdict;
+  const bool known = read_verdict(key, &verdict);
+  if (known) require_right(device, verdict);
+  auto context = std::make_shared<const OpenClContext>(device, model);
+  if (!known) {
+    int64_t most = self_test_capacity(*model.plan, model.context);
+    OpenClRun run(context, model, most, cancelled);
+    verdict = self_test(*model.plan, model.weights, most, &run);
+    write_cached(kCached, key, verdict_text(verdict));
+    require_right(device, verdict);
   }
   return std::make_unique<OpenClRun>(std::move(context), model, capacity, cancelled);
 }

@@ -1,11 +1,10 @@
 #include "device/step_expected.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "bind.h"
+#include "device/matrix_rows.h"
 #include "error.h"
-#include "halves.h"
 #include "isa.h"
 
 namespace ark {
@@ -26,50 +25,27 @@ const LaunchOperand& need(const LaunchStep& step, const char* name, LaunchOperan
   return *operand;
 }
 
-uint32_t word_at(const char* data, int64_t index) {
-  uint32_t word;
-  std::memcpy(&word, data + index * 4, 4);
-  return word;
-}
-
-float as_float(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-
 // The numbers of one row of a weight.
 void read_row(const StepImages& images, const LaunchMatrix& matrix, int64_t row,
               std::vector<float>* values) {
-  size_t part = 0;
-  while (row >= matrix.parts[part].first + matrix.parts[part].outputs) part++;
-  const LaunchMatrix::Part& rows = matrix.parts[part];
-  const char* codes = images.weight(rows.codes);
-  const char* scales = matrix.has_scales() ? images.weight(rows.scales) : nullptr;
-  const int64_t local = row - rows.first;
+  const MatrixRow from = images.matrix_row(matrix, row);
   const int64_t per_word = 32 / matrix.bits;
-  const int64_t first_word = local * (matrix.inputs / per_word);
-  const int64_t first_group = local * (matrix.inputs / matrix.group);
   const uint32_t mask = matrix.bits == 32 ? ~0u : (1u << matrix.bits) - 1;
   float scale = 1, second = 0;
   for (int64_t i = 0; i < matrix.inputs; i++) {
-    uint32_t bits =
-        word_at(codes, first_word + i / per_word) >> (i % per_word * matrix.bits) & mask;
-    if (scales && i % matrix.group == 0) {
-      int64_t group = first_group + i / matrix.group;
-      uint32_t word = word_at(scales, group * matrix.scale_words);
-      bool halves = matrix.scale_words == 1;
-      scale = halves ? half_to_float(static_cast<uint16_t>(word)) : as_float(word);
-      second = halves ? half_to_float(static_cast<uint16_t>(word >> 16))
-                      : as_float(word_at(scales, group * 2 + 1));
+    uint32_t bits = word_at(from.codes, i / per_word) >> (i % per_word * matrix.bits) & mask;
+    if (from.scales && i % matrix.group == 0) {
+      MatrixGroup group = from.group(matrix, i / matrix.group);
+      scale = group.scale();
+      second = group.second();
     }
     auto code = static_cast<float>(bits);
     float value = (code - second) * scale;
     if (matrix.values == LaunchMatrix::Values::minimum) value = code * scale + second;
-    if (matrix.values == LaunchMatrix::Values::f32) value = as_float(bits);
+    if (matrix.values == LaunchMatrix::Values::f32) value = word_as_float(bits);
     if (matrix.values == LaunchMatrix::Values::f16)
       value = half_to_float(static_cast<uint16_t>(bits));
-    if (matrix.values == LaunchMatrix::Values::bf16) value = as_float(bits << 16);
+    if (matrix.values == LaunchMatrix::Values::bf16) value = word_as_float(bits << 16);
     (*values)[static_cast<size_t>(i)] = value;
   }
 }

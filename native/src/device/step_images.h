@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "device/launch_plan.h"
+#include "device/matrix_rows.h"
 #include "kernel.h"
 
 namespace ark {
@@ -39,6 +40,9 @@ class StepImages {
   const LaunchStep& step() const { return step_; }
   const LaunchScalars& scalars() const { return scalars_; }
   const char* weight(size_t index) const { return weights_ + plan_.weights[index].offset; }
+  MatrixRow matrix_row(const LaunchMatrix& matrix, int64_t row) const {
+    return ark::matrix_row(matrix, plan_, weights_, row);
+  }
   // Row of a buffer operand.
   float* row(const LaunchOperand& operand, int64_t row);
   const float* row(const LaunchOperand& operand, int64_t row) const;
