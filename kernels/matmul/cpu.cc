@@ -65,7 +65,7 @@ void place(const Call& call, Cursor* at, Product* p) {
     p->a.fine_sums = at->take<int32_t>(sums);
     p->a.coarse = at->take<uint8_t>(sums);
     if (call.tokens > kFewRows) {
-      place_row_tiles(call.tokens, w.x_group, w.x_groups, at, &p->tiles);
+      place_row_tiles(w, call.tokens, at, &p->tiles);
       p->buffer_bytes = buffer_bytes(w);
       p->buffers = at->take<char>(call.parallel.threads * p->buffer_bytes);
     }

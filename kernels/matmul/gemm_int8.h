@@ -81,7 +81,7 @@ inline void unpack_panels(const Weights& w, int64_t panel_index, int64_t panels,
       store(b.scales + to, load_scales(w, slot));
       if (w.kind == Offsets::minimum) store(b.minimums + to, load_minimums(w, slot));
       if (w.kind == Offsets::zero_point) {
-        int32_t bias = (w.type == DType::i8 ? kI8Bias : 0) - middle_code(w.type);
+        int32_t bias = (w.type == DType::i8 ? kI8Bias : 0) - middle_code(w.type, w.kind);
         I zeros = add(load_zero_points(w, slot), iset(bias));
         memcpy(b.zeros + to, &zeros, sizeof(zeros));
       }
@@ -94,8 +94,9 @@ inline void unpack_panels(const Weights& w, int64_t panel_index, int64_t panels,
 // What the dot product of a cell begins with: the correction for the code that stands for zero.
 template <DType kCodes, Offsets kKind>
 ARK_INLINE I begin_dot(const int32_t* corrections, const int32_t* zeros, int cell) {
-  // Symmetric codes that count from their middle need none.
-  if (kKind == Offsets::symmetric && middle_code(kCodes) != 0) return izero();
+  // Symmetric codes that count from their middle need none, and codes with a minimum from 0.
+  if (kKind == Offsets::symmetric && middle_code(kCodes, kKind) != 0) return izero();
+  if (kKind == Offsets::minimum && kCodes != DType::i8) return izero();
   I correction = iset(corrections[cell / kTilePanels]);
   if (kKind != Offsets::zero_point) return correction;
   return mul(load_words(zeros + cell % kTilePanels * kLanes), correction);
@@ -105,7 +106,7 @@ ARK_INLINE I begin_dot(const int32_t* corrections, const int32_t* zeros, int cel
 template <DType kCodes, Offsets kKind>
 inline void main_tile(const Weights& w, const RowTiles& t, const GemmBuffers& b, int64_t tile,
                       int64_t first, int64_t groups, int64_t apart, float* totals) {
-  const int64_t row_bytes = arranged_bytes(w.x_group);
+  const int64_t row_bytes = arranged_bytes(w);
   const int8_t* x = t.codes + (tile * w.x_groups + first) * row_bytes * kTileRows;
   const uint8_t* weights = b.weights;
   const float* scales = b.scales;
@@ -116,7 +117,7 @@ inline void main_tile(const Weights& w, const RowTiles& t, const GemmBuffers& b,
     const int32_t* corrections = t.corrections + at;
     const float* steps = t.scales + at;
     const float* sums = t.sums + at;
-    multiply_tile<kCodes>(
+    multiply_tile<kCodes, kKind>(
         weights, apart, x, w.x_group,
         [&](int i) { return begin_dot<kCodes, kKind>(corrections, zeros, i); },
         [&](int i, I dot) {
@@ -146,7 +147,7 @@ inline void fine_tiles(const Product& p, const GemmBuffers& b, int64_t block, in
   const RowTiles& t = p.tiles;
   int64_t count = t.fine_counts[block * w.x_groups + group];
   int64_t at = fine_start(w, p.rows, block, group);
-  const int64_t row_bytes = arranged_bytes(w.x_group);
+  const int64_t row_bytes = arranged_bytes(w);
   const int8_t* x = t.fine_codes + at * row_bytes;
   const float* scales = b.scales + cell;
   const int32_t* zeros = b.zeros + cell;
@@ -154,7 +155,7 @@ inline void fine_tiles(const Product& p, const GemmBuffers& b, int64_t block, in
     const int32_t* corrections = t.fine_corrections + at;
     const float* steps = t.fine_scales + at;
     const int32_t* rows = t.fine_rows + at;
-    multiply_tile<kCodes>(
+    multiply_tile<kCodes, kKind>(
         weights, apart, x, w.x_group,
         [&](int i) { return begin_dot<kCodes, kKind>(corrections, zeros, i); },
         [&](int i, I dot) {

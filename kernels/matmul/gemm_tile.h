@@ -94,14 +94,13 @@ ARK_INLINE B tile_bytes(B codes) { return codes; }
 
 #if !defined(ARK_ISA_avx2)
 // An instruction set may want codes counted from their middle, and sums that start from a value of
-// its own (start_of) every kStartSpan inputs; 0: no such values lie among a row's inputs.
-ARK_INLINE int32_t middle_code(DType) { return 0; }
-constexpr int64_t kStartSpan = 0;
+// its own (start_of) every start_span inputs; 0: no such values lie among a row's inputs.
+constexpr int32_t middle_code(DType, Offsets) { return 0; }
+constexpr int64_t start_span(DType, Offsets) { return 0; }
 ARK_INLINE int32_t start_of(const int8_t*, int64_t, int32_t) { return 0; }
 
 // finish(i, dot) for each cell i of a tile, with begin(i) added to its products.
-
-template <DType kCodes, typename Begin, typename Finish>
+template <DType kCodes, Offsets, typename Begin, typename Finish>
 ARK_INLINE void multiply_tile(const uint8_t* weights, int64_t apart, const int8_t* x,
                               int64_t inputs, Begin begin, Finish finish) {
   I dot[kTileRows * kTilePanels];

@@ -30,13 +30,15 @@ struct RowTiles {
 ARK_INLINE int64_t padded_rows(int64_t rows) { return round_up(rows, kTileRows); }
 
 // Bytes of a row's codes of one group, with the values that sums start from (gemm_tile.h).
-ARK_INLINE int64_t arranged_bytes(int64_t group) {
-  return kStartSpan ? group + quotient_up(group, kStartSpan) * kTileStep : group;
+ARK_INLINE int64_t arranged_bytes(const Weights& w) {
+  int64_t span = start_span(w.type, w.kind);
+  return span ? w.x_group + quotient_up(w.x_group, span) * kTileStep : w.x_group;
 }
 
-inline void place_row_tiles(int64_t rows, int64_t group, int64_t groups, Cursor* at, RowTiles* t) {
+inline void place_row_tiles(const Weights& w, int64_t rows, Cursor* at, RowTiles* t) {
   int64_t padded = padded_rows(rows);
-  int64_t bytes = arranged_bytes(group) * groups;
+  int64_t groups = w.x_groups;
+  int64_t bytes = arranged_bytes(w) * groups;
   t->codes = at->take<int8_t>(padded * bytes);
   t->scales = at->take<float>(padded * groups);
   t->corrections = at->take<int32_t>(padded * groups);
@@ -51,11 +53,12 @@ inline void place_row_tiles(int64_t rows, int64_t group, int64_t groups, Cursor*
 // Codes of one row and group into their place in a tile.
 ARK_INLINE void arrange_codes(const Weights& w, const int8_t* from, int8_t* to) {
   int64_t step = row_step(w.x_group);
-  int64_t span = kStartSpan ? kStartSpan : w.x_group;
+  int64_t start_every = start_span(w.type, w.kind);
+  int64_t span = start_every ? start_every : w.x_group;
   for (int64_t first = 0; first < w.x_group; first += span) {
     int64_t n = smaller(span, w.x_group - first);
-    if (kStartSpan) {
-      int32_t start = start_of(from + first, n, middle_code(w.type));
+    if (start_every) {
+      int32_t start = start_of(from + first, n, middle_code(w.type, w.kind));
       memcpy(to, &start, sizeof(start));
       to += kTileRows * kTileStep;
     }
@@ -74,7 +77,7 @@ ARK_INLINE void clear_codes(int64_t n, int64_t step, int8_t* to) {
 ARK_INLINE int32_t correction_of(const Weights& w, int32_t code_sum) {
   if (w.kind == Offsets::zero_point) return -code_sum;
   int32_t zero = w.kind == Offsets::minimum ? minimum_shift(w) : symmetric_zero(w);
-  zero -= middle_code(w.type);
+  zero -= middle_code(w.type, w.kind);
   if (w.type == DType::i8) zero += kI8Bias;
   return -zero * code_sum;
 }
@@ -83,7 +86,7 @@ ARK_INLINE int32_t correction_of(const Weights& w, int32_t code_sum) {
 inline void arrange_tile(const Weights& w, const Activations& a, int64_t rows, const RowTiles& t,
                          int64_t tile) {
   int64_t step = row_step(w.x_group);
-  int64_t bytes = arranged_bytes(w.x_group);
+  int64_t bytes = arranged_bytes(w);
   for (int64_t r = 0; r < kTileRows; r++) {
     int64_t row = tile * kTileRows + r;
     int8_t* codes = t.codes + tile * kTileRows * bytes * w.x_groups + r * step;
@@ -123,7 +126,7 @@ inline void gather_fine(const Weights& w, const Activations& a, int64_t rows, co
   int64_t last = smaller(first + kRowBlock, rows);
   int64_t start = fine_start(w, rows, block, group);
   int64_t step = row_step(w.x_group);
-  int64_t bytes = arranged_bytes(w.x_group);
+  int64_t bytes = arranged_bytes(w);
   int64_t n = 0;
   auto place_of = [&](int64_t i) {
     int64_t tile = (start + i) / kTileRows;
