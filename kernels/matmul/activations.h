@@ -15,7 +15,7 @@ struct Activations {
   const float* x;  // fp32 rows, stride apart; not read with int8 codes
   int64_t stride;
   int8_t* codes;       // int8 rows of inputs, code_stride apart, or null
-  int8_t* fine_codes;  // the same; 0 where the group is not coarse
+  int8_t* fine_codes;  // the same; of coarse groups only
   int64_t code_stride;
   float* scales;       // [rows][groups]: x is about scale * (code + fine_code / kFineSteps)
   int32_t* code_sums;  // [rows][groups]
@@ -36,33 +36,60 @@ ARK_INLINE void store_codes(int8_t* codes, I values, int64_t n) {
   memcpy(codes, bytes, static_cast<size_t>(n));
 }
 
-// One group: scale = max|x| / 127, codes to the nearest, halves to even. at is its place in the
-// arrays of sums and begin in those of codes.
-inline void quantize_group(const Activations& a, const float* x, int64_t n, int64_t begin,
-                           int64_t at, float coarse_step) {
+// scale = max|x| / 127.
+ARK_INLINE float quantization_step(const float* x, int64_t n) {
   V high = zero();
   for (int64_t i = 0; i < n; i += kLanes) high = max(high, abs(load_upto(x + i, n - i)));
-  float step = largest(high) / 127.0f;
-  bool coarse = step > coarse_step;
-  V divisor = set(step > 0 ? step : 1.0f);
+  return largest(high) / 127.0f;
+}
+ARK_INLINE V step_divisor(float step) { return set(step > 0 ? step : 1.0f); }
+
+// Codes of one group to the nearest, halves to even; their sum.
+ARK_INLINE int32_t quantize(const float* x, int64_t n, float step, int8_t* codes) {
+  V divisor = step_divisor(step);
   I total = izero();
-  I fine_total = izero();
+  for (int64_t i = 0; i < n; i += kLanes) {
+    I code = round_to_int(div(load_upto(x + i, n - i), divisor));
+    total = add(total, code);
+    store_codes(codes + i, code, n - i);
+  }
+  return sum(total);
+}
+
+// The same of what those codes leave over.
+ARK_INLINE int32_t quantize_rest(const float* x, int64_t n, float step, int8_t* codes) {
+  V divisor = step_divisor(step);
+  I total = izero();
   for (int64_t i = 0; i < n; i += kLanes) {
     V quotient = div(load_upto(x + i, n - i), divisor);
-    I code = round_to_int(quotient);
+    V rest = sub(quotient, to_float(round_to_int(quotient)));
+    I code = round_to_int(mul(rest, set(kFineSteps)));
     total = add(total, code);
-    store_codes(a.codes + begin + i, code, n - i);
-    if (coarse) {
-      I fine = round_to_int(mul(sub(quotient, to_float(code)), set(kFineSteps)));
-      fine_total = add(fine_total, fine);
-      store_codes(a.fine_codes + begin + i, fine, n - i);
-    }
+    store_codes(codes + i, code, n - i);
   }
-  if (!coarse) memset(a.fine_codes + begin, 0, static_cast<size_t>(n));
-  a.scales[at] = step;
-  a.code_sums[at] = sum(total);
-  a.fine_sums[at] = sum(fine_total);
-  a.coarse[at] = coarse;
+  return sum(total);
+}
+
+// Groups of n inputs of one row. Coarse ones, which nobody can foresee, come last: the others need
+// not wait for them.
+ARK_INLINE void quantize_groups(const Activations& a, const float* x, int64_t n, int64_t groups,
+                                int64_t row, float coarse_step) {
+  // Copies, for a store of bytes might change the originals as far as the compiler knows.
+  int8_t* codes = a.codes + row * a.code_stride;
+  int8_t* fine_codes = a.fine_codes + row * a.code_stride;
+  float* scales = a.scales + row * groups;
+  int32_t* code_sums = a.code_sums + row * groups;
+  int32_t* fine_sums = a.fine_sums + row * groups;
+  uint8_t* coarse = a.coarse + row * groups;
+  for (int64_t g = 0; g < groups; g++) scales[g] = quantization_step(x + g * n, n);
+  for (int64_t g = 0; g < groups; g++) {
+    code_sums[g] = quantize(x + g * n, n, scales[g], codes + g * n);
+    fine_sums[g] = 0;
+    coarse[g] = scales[g] > coarse_step;
+  }
+  for (int64_t g = 0; g < groups; g++) {
+    if (coarse[g]) fine_sums[g] = quantize_rest(x + g * n, n, scales[g], fine_codes + g * n);
+  }
 }
 
 // The sum over a group of the dequantized activations.
@@ -87,17 +114,21 @@ inline float sum_of(const float* x, int64_t n) {
   return sum(total);
 }
 
-// Fills codes, scales and sums of one row, which is x, or its fp32 sums.
+// Fills what a product reads of one row, which is x: codes with their scales and sums, or fp32
+// sums.
 inline void prepare_row(const Weights& w, const Activations& a, const float* x, int64_t row) {
-  float coarse_step = a.codes ? kCoarseStep * root_mean_square(x, w.inputs) : 0;
-  for (int64_t g = 0; g < w.x_groups; g++) {
-    int64_t at = row * w.x_groups + g;
-    const float* group = x + g * w.x_group;
-    if (a.codes) {
-      quantize_group(a, group, w.x_group, row * a.code_stride + g * w.x_group, at, coarse_step);
-    } else {
-      a.sums[at] = sum_of(group, w.x_group);
+  if (!a.codes) {
+    for (int64_t g = 0; g < w.x_groups; g++) {
+      a.sums[row * w.x_groups + g] = sum_of(x + g * w.x_group, w.x_group);
     }
+    return;
+  }
+  float coarse_step = kCoarseStep * root_mean_square(x, w.inputs);
+  // The smallest groups are worth loops of known length.
+  if (w.x_group == 32) {
+    quantize_groups(a, x, 32, w.x_groups, row, coarse_step);
+  } else {
+    quantize_groups(a, x, w.x_group, w.x_groups, row, coarse_step);
   }
 }
 

@@ -1,6 +1,5 @@
 // y = residual + scale * x · Wᵀ for packed float, 8-bit, 4-bit and 2-bit weights.
 #include "many_rows.h"
-#include "normalize.h"
 
 ARK_KERNEL_BEGIN
 
@@ -82,17 +81,6 @@ size_t scratch(const Call& call) {
   return static_cast<size_t>(at.used);
 }
 
-void prepare(void* user, int64_t index, int32_t thread) {
-  const Product& p = *static_cast<const Product*>(user);
-  const float* x = row<float>(*p.x, index);
-  if (p.norm) {
-    float* y = p.normalized + (p.a.codes ? thread : index) * p.w.inputs;
-    normalize(x, p.norm, p.w.inputs, p.epsilon, y);
-    x = y;
-  }
-  if (!is_float_type(p.w.type)) prepare_row(p.w, p.a, x, index);
-}
-
 void run(const Call& call) {
   const Operand* o = call.operands;
   Product p = {};
@@ -110,7 +98,6 @@ void run(const Call& call) {
   place(call, &at, &p);
   p.a.x = p.norm ? p.normalized : row<float>(o[kX], 0);
   p.a.stride = p.norm ? p.w.inputs : o[kX].stride;
-  if (p.norm || !is_float_type(p.w.type)) run_parallel(call, p.rows, prepare, &p);
   if (p.rows <= kFewRows) {
     multiply_few_rows(call, &p);
   } else {

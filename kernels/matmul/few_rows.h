@@ -146,6 +146,7 @@ inline void multiply_few_rows(const Call& call, Product* p) {
     done += items + 1 == kMostItems ? left : smaller(share, left);
   }
   p->bounds[items] = p->panels;
+  prepare_rows(call, p);
   run_parallel(call, items, run_few_rows, p);
 }
 

@@ -222,6 +222,12 @@ inline void multiply_panels(const Product& p, const GemmBuffers& b, int64_t bloc
 
 // ---- work ---------------------------------------------------------------------------------------
 
+// Panels of an item that are multiplied together: with one block of inputs as few as a tile has, so
+// that their totals stay in a near cache.
+ARK_INLINE int64_t panels_together(const Weights& w) {
+  return block_inputs(w) < w.inputs ? kItemPanels : kTilePanels;
+}
+
 inline void multiply_item(void* user, int64_t index, int32_t thread) {
   const Product& p = *static_cast<const Product*>(user);
   Cursor at = {p.buffers + thread * p.buffer_bytes, 0};
@@ -229,25 +235,32 @@ inline void multiply_item(void* user, int64_t index, int32_t thread) {
   int64_t blocks = quotient_up(p.rows, kRowBlock);
   int64_t block = index % blocks;
   int64_t rows = smaller(kRowBlock, p.rows - block * kRowBlock);
-  int64_t panel = index / blocks * kItemPanels;
-  int64_t panels = smaller(kItemPanels, p.panels - panel);
-  memset(b.totals, 0, kItemTotals * sizeof(float));
-  memset(b.fine, 0, kItemTotals * sizeof(float));
-  begin_tiles(p.w.x_group);
-  multiply_panels(p, b, block, panel, panels);
-  end_tiles();
+  int64_t first = index / blocks * kItemPanels;
+  int64_t last = smaller(first + kItemPanels, p.panels);
   constexpr int64_t kApart = kRowBlock * kTilePanels * kLanes;
-  for (int64_t r = 0; r < rows; r++) {
-    for (int64_t i = 0; i < panels; i++) {
-      int64_t from = i / kTilePanels * kApart + (r * kTilePanels + i % kTilePanels) * kLanes;
-      store(b.totals + from, add(load(b.totals + from), load(b.fine + from)));
-      write_outputs(p, block * kRowBlock + r, panel + i, b.totals + from);
+  begin_tiles(p.w.x_group);
+  for (int64_t panel = first; panel < last; panel += panels_together(p.w)) {
+    int64_t panels = smaller(panels_together(p.w), last - panel);
+    size_t bytes = static_cast<size_t>(round_up(panels, kTilePanels) * kRowBlock * kLanes) * 4;
+    memset(b.totals, 0, bytes);
+    memset(b.fine, 0, bytes);
+    multiply_panels(p, b, block, panel, panels);
+    for (int64_t r = 0; r < rows; r++) {
+      for (int64_t i = 0; i < panels; i++) {
+        int64_t from = i / kTilePanels * kApart + (r * kTilePanels + i % kTilePanels) * kLanes;
+        store(b.totals + from, add(load(b.totals + from), load(b.fine + from)));
+        write_outputs(p, block * kRowBlock + r, panel + i, b.totals + from);
+      }
     }
   }
+  end_tiles();
 }
 
-inline void arrange_item(void* user, int64_t index, int32_t) {
+// A tile of rows is arranged while its codes are in the first-level cache.
+inline void arrange_item(void* user, int64_t index, int32_t thread) {
   const Product& p = *static_cast<const Product*>(user);
+  int64_t last = smaller((index + 1) * kTileRows, p.rows);
+  for (int64_t row = index * kTileRows; row < last; row++) prepare_item(user, row, thread);
   arrange_tile(p.w, p.a, p.rows, p.tiles, index);
 }
 inline void gather_item(void* user, int64_t index, int32_t) {

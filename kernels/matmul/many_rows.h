@@ -41,6 +41,7 @@ inline void multiply_many_rows(const Call& call, Product* p) {
     multiply_int8(call, p);
     return;
   }
+  prepare_rows(call, p);
   int64_t units = quotient_up(p->rows, kFloatRows) * quotient_up(p->panels, kPanelBlock);
   run_parallel(call, units, run_block, p);
 }

@@ -1,6 +1,7 @@
 // A product in progress, and how its outputs are written.
 #pragma once
 
+#include "normalize.h"
 #include "row_tiles.h"
 
 ARK_KERNEL_BEGIN
@@ -26,6 +27,21 @@ struct Product {
   char* buffers;  // [threads][buffer_bytes]
   int64_t buffer_bytes;
 };
+
+// Normalizes and quantizes a row, as the product wants it.
+inline void prepare_item(void* user, int64_t index, int32_t thread) {
+  const Product& p = *static_cast<const Product*>(user);
+  const float* x = row<float>(*p.x, index);
+  if (p.norm) {
+    float* y = p.normalized + (p.a.codes ? thread : index) * p.w.inputs;
+    normalize(x, p.norm, p.w.inputs, p.epsilon, y);
+    x = y;
+  }
+  if (!is_float_type(p.w.type)) prepare_row(p.w, p.a, x, index);
+}
+inline void prepare_rows(const Call& call, Product* p) {
+  if (p->norm || !is_float_type(p->w.type)) run_parallel(call, p->rows, prepare_item, p);
+}
 
 // Of one row the outputs of the panel at a place. The odd place of a pair comes right after the
 // even one, whose outputs then wait in y.
