@@ -9,8 +9,9 @@
 namespace ark {
 namespace {
 
-constexpr double kMostSeconds = 1.0;  // of a prompt, and of all decoded tokens
-constexpr int64_t kFirstTokens = 16;
+constexpr double kPromptSeconds = 2;
+constexpr double kAnswerSeconds = 1;
+constexpr int64_t kFirstTokens = 4;
 constexpr int64_t kDecoded = 16;
 
 class Meter {
@@ -22,26 +23,27 @@ class Meter {
     const int64_t context = session_->options().context;
     const int64_t most = std::min(session_->model().plan().chunk, context);
     int64_t tokens = std::min(most, kFirstTokens);
-    append(tokens);  // builds and maps what the first step needs
-    double seconds = best_of_two(tokens);
+    double seconds = prompt(tokens);
     // As many as the time allows: a whole chunk where that is quick.
     while (tokens < most) {
       const int64_t next = std::min(most, tokens * 4);
-      if (seconds * static_cast<double>(next) / static_cast<double>(tokens) > kMostSeconds) break;
+      if (seconds * static_cast<double>(next) / static_cast<double>(tokens) > kPromptSeconds) break;
       tokens = next;
-      seconds = best_of_two(tokens);
+      seconds = prompt(tokens);
     }
     return {static_cast<double>(tokens) / seconds, 1 / decode(std::min(tokens, context - 1))};
   }
 
  private:
-  // Seconds of a prompt in an empty session.
-  double append(int64_t tokens) {
+  // Seconds of a prompt in an empty session. What is quick runs twice, because the first run may
+  // have had something to build or to map.
+  double prompt(int64_t tokens) {
     session_->rollback(0);
-    return add(tokens);
+    const double first = add(tokens);
+    if (first > kPromptSeconds) return first;
+    session_->rollback(0);
+    return std::min(first, add(tokens));
   }
-
-  double best_of_two(int64_t tokens) { return std::min(append(tokens), append(tokens)); }
 
   double add(int64_t count) {
     std::vector<int32_t> tokens(static_cast<size_t>(count));
@@ -53,18 +55,22 @@ class Meter {
     return std::max(passed.count(), 1e-9);
   }
 
-  // The middle of the seconds of single tokens behind some others.
+  // The middle of the seconds of single tokens behind some that are there.
   double decode(int64_t past) {
-    if (past > 0) append(past);
+    add_behind(past);  // has kernels and memory of its own
     std::vector<double> seconds;
     double total = 0;
-    while (static_cast<int64_t>(seconds.size()) < kDecoded && total < kMostSeconds) {
-      session_->rollback(static_cast<size_t>(past));
-      seconds.push_back(add(1));
+    while (static_cast<int64_t>(seconds.size()) < kDecoded && total < kAnswerSeconds) {
+      seconds.push_back(add_behind(past));
       total += seconds.back();
     }
     std::sort(seconds.begin(), seconds.end());
     return seconds[seconds.size() / 2];
+  }
+
+  double add_behind(int64_t past) {
+    session_->rollback(static_cast<size_t>(past));
+    return add(1);
   }
 
   Session* session_;

@@ -11,6 +11,7 @@ namespace ark {
 namespace {
 
 constexpr int64_t kPanel = 16;
+constexpr int64_t kLineWords = 16;
 constexpr int64_t kSlice = int64_t{32} << 20;  // of the device's codes, between giving up pages
 
 // A word holds as many codes of a row, in order, as four bytes of a panel do in another order.
@@ -42,12 +43,18 @@ struct PanelRows {
   int64_t count;
 };
 
+// A cache line of each row at a time: rows may lie a power of two apart, where the lines of all of
+// them do not stay in a cache.
 template <uint32_t (*Convert)(uint32_t)>
 void pack_words(const PanelRows& panel, int64_t words, char* to) {
-  for (int64_t word = 0; word < words; word++) {
+  for (int64_t first = 0; first < words; first += kLineWords) {
+    const int64_t count = std::min(kLineWords, words - first);
     for (int64_t lane = 0; lane < panel.count; lane++) {
-      uint32_t packed = Convert(word_at(panel.rows[lane].codes, word));
-      std::memcpy(to + (word * kPanel + lane) * 4, &packed, 4);
+      const char* from = panel.rows[lane].codes + first * 4;
+      for (int64_t word = 0; word < count; word++) {
+        uint32_t packed = Convert(word_at(from, word));
+        std::memcpy(to + ((first + word) * kPanel + lane) * 4, &packed, 4);
+      }
     }
   }
 }
