@@ -95,6 +95,10 @@ class Kernels:
         """
         return False
 
+    def arrange(self, steps: list[Step]) -> list[Step]:
+        """The body's steps as they are launched; by default as the CPU has them."""
+        return steps
+
     def launches(self, step: Step) -> list[Launch]:
         """What a step becomes.
 

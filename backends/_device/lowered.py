@@ -102,6 +102,7 @@ def lower_for(
     dtype: Any = _CACHES[options.kv]
     kernels = make(loops, dtype, options.chunk, by_codes, largest)
     plan, walk = lower(graph, computes=kernels.fuses)
+    plan.body = kernels.arrange(plan.body)
     specs = list((walk.weights | graph.weights).values())
     tensors = [tensor for spec in specs for tensor in weights.tensors_of(spec, largest)]
     tensors += [weights.DeviceTensor(n, v.size * 4) for n, v in walk.vectors.items()]

@@ -9,6 +9,7 @@ from importlib import import_module
 from types import ModuleType
 
 from arkinfer.backends._device.launches import Kernels, Launch
+from arkinfer.backends._device.rotate import join_rotation
 from arkinfer.backends._steps.plan import Step
 from arkinfer.backends.cuda import modules
 from arkinfer.backends.cuda.modules import Define, Unit
@@ -90,6 +91,10 @@ class CudaKernels(Kernels):
         """See :class:`Kernels`."""
         written = _hand_written(product)
         return written is not None and bool(written.computes(self, product))
+
+    def arrange(self, steps: list[Step]) -> list[Step]:
+        """See :class:`Kernels`."""
+        return join_rotation(steps)
 
     def launches(self, step: Step) -> list[Launch]:
         """What a step becomes.

@@ -38,7 +38,11 @@ def compress_keys(loops: Loops, caches: Caches, window: int, stride: int) -> Any
     ):
         key = T.match_buffer(p_key, (T.int32(),), element)
         compressed = T.match_buffer(p_compressed, (T.int32(),), element)
-        for new in loops.groups(tokens // stride + 1, "x"):
+        # Most tokens complete none: then there is nothing to launch.
+        for new in loops.groups(
+            windows_before(past + tokens, window, stride) - windows_before(past, window, stride),
+            "x",
+        ):
             for head in loops.groups(kv_heads, "y"):
                 with T.sblock("group"):
                     T.reads()
@@ -47,43 +51,42 @@ def compress_keys(loops: Loops, caches: Caches, window: int, stride: int) -> Any
                         sums = T.alloc_buffer((2,), "float32", scope="local")
                         index = T.alloc_buffer((1,), "int32", scope="local")
                         index[0] = windows_before(past, window, stride) + new
-                        if index[0] < windows_before(past + tokens, window, stride):
-                            for step in T.serial(ceil_div(pairs, LANES)):
-                                if step * LANES + lane < pairs:
-                                    sums[0] = T.float32(0)
-                                    sums[1] = T.float32(0)
-                                    for i in T.serial(window):
-                                        sums[0] += caches.load(
-                                            key,
-                                            caches.key_at(
-                                                capacity,
-                                                head,
-                                                index[0] * stride + i,
-                                                step * LANES + lane,
-                                            ),
-                                            True,
-                                        )[0]
-                                        sums[1] += caches.load(
-                                            key,
-                                            caches.key_at(
-                                                capacity,
-                                                head,
-                                                index[0] * stride + i,
-                                                step * LANES + lane,
-                                            ),
-                                            True,
-                                        )[1]
-                                    caches.store(
-                                        compressed,
+                        for step in T.serial(ceil_div(pairs, LANES)):
+                            if step * LANES + lane < pairs:
+                                sums[0] = T.float32(0)
+                                sums[1] = T.float32(0)
+                                for i in T.serial(window):
+                                    sums[0] += caches.load(
+                                        key,
                                         caches.key_at(
-                                            window_capacity(capacity, stride),
+                                            capacity,
                                             head,
-                                            index[0],
+                                            index[0] * stride + i,
                                             step * LANES + lane,
                                         ),
                                         True,
-                                        sums[0] * constant(1 / window),
-                                        sums[1] * constant(1 / window),
-                                    )
+                                    )[0]
+                                    sums[1] += caches.load(
+                                        key,
+                                        caches.key_at(
+                                            capacity,
+                                            head,
+                                            index[0] * stride + i,
+                                            step * LANES + lane,
+                                        ),
+                                        True,
+                                    )[1]
+                                caches.store(
+                                    compressed,
+                                    caches.key_at(
+                                        window_capacity(capacity, stride),
+                                        head,
+                                        index[0],
+                                        step * LANES + lane,
+                                    ),
+                                    True,
+                                    sums[0] * constant(1 / window),
+                                    sums[1] * constant(1 / window),
+                                )
 
     return compress_keys

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from arkinfer.backends._steps.plan import Cache, Step, View
 
@@ -79,7 +79,7 @@ def launches(
         ("score", fine, {"parts": parts, "windows": windows}, stride),
     ):
         arguments = ("q", "cache", *to, "tokens", "past", "capacity")
-        tiles = _tiles(["+", "past", "tokens"], step_of)
+        tiles = _for_sparse(_tiles(["+", "past", "tokens"], step_of), defines)
         for way, tokens, least, most in (("few", 1, 1, _FEW), ("many", MANY_TOKENS, _FEW + 1, 0)):
             rows: Size = ["*", ["/", ["+", "tokens", tokens - 1], tokens], fine.kv_heads]
             entry = Entry(
@@ -109,3 +109,12 @@ def launches(
 def _tiles(tokens: Size, stride: int) -> Size:
     """Tiles of windows that hold those of ``tokens``; of a capacity, all of its places."""
     return ["+", ["/", tokens, stride * WINDOWS], 1]
+
+
+def _for_sparse(tiles: Size, defines: Mapping[str, Any]) -> Size:
+    """The tiles, or none while all tokens are in front of the length where selection begins."""
+    least = defines["ARK_DENSE_LEN"] - 1
+    if least <= 0:
+        return tiles
+    behind: Size = ["max", 0, ["-", ["+", "past", "tokens"], least]]
+    return ["*", tiles, ["min", 1, behind]]

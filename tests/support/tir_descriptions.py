@@ -7,6 +7,7 @@ from typing import Any
 from arkinfer.config import SparseConfig
 from arkinfer.kernels.attention.tir import Shape, attend, combine
 from arkinfer.kernels.cache_append.tir import cache_append
+from arkinfer.kernels.cache_append.tir_rotated import rotate_and_append
 from arkinfer.kernels.compress_keys.tir import compress_keys
 from arkinfer.kernels.embed.tir import embed
 from arkinfer.kernels.logit_statistics.tir import logit_statistics
@@ -46,6 +47,9 @@ def descriptions(loops: Loops) -> dict[str, Any]:
         "rope": rope(loops, rows, 128),
         "swiglu": swiglu(loops, rows, rows, rows),
         "cache_append": cache_append(loops, caches, Rows(256, 512), Rows(256, 512, 256)),
+        "rotate_and_append": rotate_and_append(
+            loops, caches, Rows(4096, 4608), Rows(256, 4608, 4096), Rows(256, 4608, 4352)
+        ),
         "compress_keys": compress_keys(loops, caches, 32, 16),
         "attend": attend(loops, dense, rows, rows),
         "attend_chosen": attend(loops, chosen, rows, rows),

@@ -115,6 +115,8 @@ def test_a_token_is_one_graph(cuda: FakeCuda, llama: Path) -> None:
     session.append([8])
     assert cuda.count("GraphInstantiate") == before["GraphInstantiate"] + 1
     nodes = cuda.count("GraphAddKernelNode")
+    # Embedding, rotary table and head; of two layers four products, the append, and attention.
+    assert nodes == 3 + 2 * 7
     updates = cuda.count("GraphExecKernelNodeSetParams")
     for token in (9, 10, 11):
         session.append([token])

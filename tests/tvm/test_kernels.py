@@ -32,6 +32,7 @@ if importlib.util.find_spec("tvm") is None:
 from arkinfer.kernels.attention import tir as attention_tir  # noqa: E402
 from arkinfer.kernels.block_sparse_attention import tir as sparse_tir  # noqa: E402
 from arkinfer.kernels.cache_append import tir as append_tir  # noqa: E402
+from arkinfer.kernels.cache_append import tir_rotated as rotated_tir  # noqa: E402
 from arkinfer.kernels.compress_keys import tir as compress_tir  # noqa: E402
 from arkinfer.kernels.embed import tir as embed_tir  # noqa: E402
 from arkinfer.kernels.logit_statistics import tir as statistics_tir  # noqa: E402
@@ -265,6 +266,40 @@ def test_cache_append(runner: Runner, dtype: Any) -> None:
         bounded = added if dtype == "f32" else np.clip(added, -65504, 65504)
         expected = np.concatenate([old, bounded], axis=1)
         assert np.array_equal(got[name], cache_words(expected, capacity, dtype, is_key))
+
+
+@pytest.mark.parametrize(("dtype", "head_dim"), [("f32", 10), ("f16", 132)])
+def test_append_of_what_is_rotated(runner: Runner, dtype: Any, head_dim: int) -> None:
+    rng = np.random.default_rng(head_dim)
+    heads, kv_heads, past, tokens, capacity = 3, 2, 60, 9, 128
+    columns, width = heads * head_dim, kv_heads * head_dim
+    q, table = normal(rng, tokens, columns + 2), normal(rng, tokens, head_dim)
+    k, v = normal(rng, tokens, width + 4), normal(rng, tokens, width)
+    old = normal(rng, kv_heads, past, head_dim)
+    kernel = rotated_tir.rotate_and_append(
+        runner.loops,
+        Caches(dtype, kv_heads, head_dim),
+        Rows(columns, columns + 2, 2),
+        Rows(width, width + 4, 4),
+        Rows(width, width),
+    )
+    given = {
+        **{"q": q, "k": k, "v": v, "table": table},
+        "key": cache_words(old, capacity, dtype, is_key=True, fill=np.nan),
+        "value": cache_words(old, capacity, dtype, is_key=False, fill=np.nan),
+    }
+    got = runner.run(kernel, {**given, "tokens": tokens, "past": past, "capacity": capacity})
+    assert error(got["q"][:, 2:], rope(q[:, 2:], table, head_dim)) < TOLERANCE
+    assert np.array_equal(got["q"][:, :2], q[:, :2]) and np.array_equal(got["k"], k)
+    for name, rows in (("key", rope(k[:, 4:], table, head_dim)), ("value", v)):
+        added = rows.reshape(tokens, kv_heads, head_dim).swapaxes(0, 1)
+        expected = np.concatenate([old, added], axis=1).astype(np.float32)
+        words = cache_words(expected, capacity, dtype, name == "key", np.nan)
+        stored = np.float32 if dtype == "f32" else np.float16
+        found, wanted = (np.ascontiguousarray(w).view(stored) for w in (got[name], words))
+        assert np.array_equal(np.isnan(found), np.isnan(wanted))
+        # A half may be the next one where float32 lies between two.
+        assert np.nanmax(np.abs(found - wanted)) < (4e-3 if dtype == "f16" else 4 * TOLERANCE)
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16"])

@@ -38,7 +38,7 @@ void CudaGraph::enable(Entry* entry) {
 void CudaGraph::set(const LaunchScalars& scalars) {
   for (size_t i = 0; i < body_; i++) {
     Entry& entry = entries_[i];
-    if (!entry.launch.set(scalars)) continue;
+    if (!entry.launch.set(scalars) || (entry.launch.empty() && !entry.enabled)) continue;
     cu::KernelNode parameters = entry.launch.node();
     cu::check(cu::api().GraphExecKernelNodeSetParams(exec_.get(), entry.node, &parameters),
               entry.launch.place());

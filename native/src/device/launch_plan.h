@@ -30,6 +30,10 @@ struct LaunchSize {
 
   // Raises ARK_INVALID_BUNDLE for a result that is negative or beyond 2^50.
   int64_t evaluate(const LaunchScalars& scalars) const;
+
+ private:
+  // Of a part, which may be negative as long as the whole is not.
+  int64_t value(const LaunchScalars& scalars) const;
 };
 
 // A size, and the name of a scalar, as they are written. Raise ARK_INVALID_BUNDLE.

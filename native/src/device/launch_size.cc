@@ -29,6 +29,11 @@ constexpr OperatorName kOperators[] = {
     {"+", Kind::add},    {"-", Kind::subtract}, {"*", Kind::multiply}, {"/", Kind::divide},
     {"%", Kind::modulo}, {"min", Kind::least},  {"max", Kind::most}};
 
+[[noreturn]] void refuse_value(int64_t value) {
+  fail(ARK_INVALID_BUNDLE, "launches.json: a size of " + std::to_string(value), "0 to 2^50",
+       "compile the bundle again");
+}
+
 }  // namespace
 
 int64_t LaunchScalars::* read_scalar(const JsonView& view) {
@@ -61,11 +66,17 @@ LaunchSize read_size(const JsonView& view, int depth) {
 }
 
 int64_t LaunchSize::evaluate(const LaunchScalars& scalars) const {
+  int64_t result = value(scalars);
+  if (result < 0) refuse_value(result);
+  return result;
+}
+
+int64_t LaunchSize::value(const LaunchScalars& scalars) const {
   if (kind == Kind::number) return number;
   if (kind == Kind::scalar) return scalars.*scalar;
-  int64_t a = sides[0].evaluate(scalars);
-  int64_t b = sides[1].evaluate(scalars);
-  int64_t result = -1;
+  int64_t a = sides[0].value(scalars);
+  int64_t b = sides[1].value(scalars);
+  int64_t result = 0;
   switch (kind) {
     case Kind::add:
       result = a + b;
@@ -74,13 +85,13 @@ int64_t LaunchSize::evaluate(const LaunchScalars& scalars) const {
       result = a - b;
       break;
     case Kind::multiply:
-      if (!checked_multiply(a, b, &result)) result = -1;
+      if (!checked_multiply(a, b, &result)) refuse_value(-1);
       break;
     case Kind::divide:
-      if (b > 0) result = a / b;
-      break;
     case Kind::modulo:
-      if (b > 0) result = a % b;
+      // Of what is below zero, quotients are rounded differently in different languages.
+      if (a < 0 || b <= 0) refuse_value(-1);
+      result = kind == Kind::divide ? a / b : a % b;
       break;
     case Kind::least:
       result = std::min(a, b);
@@ -88,10 +99,7 @@ int64_t LaunchSize::evaluate(const LaunchScalars& scalars) const {
     default:
       result = std::max(a, b);
   }
-  if (result < 0 || result > kMostBytes) {
-    fail(ARK_INVALID_BUNDLE, "launches.json: a size of " + std::to_string(result), "0 to 2^50",
-         "compile the bundle again");
-  }
+  if (result < -kMostBytes || result > kMostBytes) refuse_value(result);
   return result;
 }
 
