@@ -139,11 +139,13 @@ def load(
     native_plans = {"plan.json", "launches.json"} & bundle.manifest.files.keys()
     if name == bundle.manifest.backend and native_plans:
         memory.check(bundle.manifest, context, kv_type, on_cpu=on == "cpu")
+        reason = ""
         if on == "faster" and not _fits_on_cpu(bundle, context, kv_type):
             options = dataclasses.replace(options, on="device")
+            reason = "weights repacked for the CPU would not fit into free memory"
         native = NativeModel(bundle.path)
         info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, table.kv, table.total)
-        return Model(bundle, native, lambda: NativeSession(native, options), info)
+        return Model(bundle, native, lambda: NativeSession(native, options, reason), info)
     from arkinfer.backends import ExecutorOptions
 
     make = _python_executor(bundle, name, ExecutorOptions(table.context, threads, kv_type))

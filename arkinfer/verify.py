@@ -127,7 +127,7 @@ def verify(
     """Run the same tokens through a bundle and through the reference.
 
     Args:
-        path: a bundle with a native plan.
+        path: a bundle with a native plan; one for a device runs there.
         against: the checkpoint that it was compiled from.
         tokens: how many tokens to run.
         prompt: a text to run, or as much of it as ``tokens`` says; by default one that is
@@ -151,7 +151,8 @@ def verify(
         tolerance = _default_tolerance(kv, activations)
     bundle = Bundle.open(path)
     context = min(max(tokens, 1), bundle.manifest.context)
-    model = load(path, context, threads, None, kv, activations, isa=isa)
+    on = "device" if "launches.json" in bundle.manifest.files else "faster"
+    model = load(path, context, threads, None, kv, activations, isa=isa, on=on)
     ids = _token_ids(model, prompt, context)
     native = model.session().executor
     if not isinstance(native, NativeSession):

@@ -81,16 +81,17 @@ def inspect(
 
 
 def choice_of(bundle: Bundle) -> Choice | None:
-    """What the bundle would run on here; None where it leaves no choice, or no runtime is there."""
-    from arkinfer.errors import NativeLibraryError
+    """What the bundle would run on here; None where it leaves no choice."""
+    from arkinfer.errors import ArkInferError
+    from arkinfer.runtime.choice import Choice
     from arkinfer.runtime.native_session import NativeModel, SessionOptions
 
     if bundle.manifest.memory.host is None:
         return None
     try:
         return NativeModel(bundle.path, "skip").kept_choice(SessionOptions())
-    except NativeLibraryError:
-        return None
+    except ArkInferError as error:  # what would keep it from running keeps nobody from looking
+        return Choice("faster", "", str(error))
 
 
 def memory_of(manifest: Manifest, free: int) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -180,9 +181,14 @@ class NativeModel:
 
 
 class NativeSession:
-    """A session of the native runtime; implements :class:`DraftExecutor`."""
+    """A session of the native runtime; implements :class:`DraftExecutor`.
 
-    def __init__(self, model: NativeModel, options: SessionOptions) -> None:
+    Args:
+        reason: why ``options.on`` is what it is, where nobody asked for it.
+    """
+
+    def __init__(self, model: NativeModel, options: SessionOptions, reason: str = "") -> None:
+        self._reason = reason
         self._library = library.load()
         handle = c_void_p()
         library.check(
@@ -221,7 +227,8 @@ class NativeSession:
         """What the session runs on; None for a bundle that leaves no choice."""
         found = abi.Choice(sizeof(abi.Choice))
         library.check(self._library.ark_session_get_choice(self._handle, byref(found)))
-        return choice.from_struct(found)
+        made = choice.from_struct(found)
+        return dataclasses.replace(made, why=self._reason) if made and self._reason else made
 
     def append(self, tokens: Sequence[int], all_logits: bool = False) -> NDArray[np.float32]:
         ids = token_array(tokens)

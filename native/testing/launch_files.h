@@ -23,7 +23,7 @@ class HostRunner : public StepRunner {
 
   void write(LaunchArgument::Kind kind, size_t index, const std::vector<char>& bytes) override;
   void read(LaunchArgument::Kind kind, size_t index, std::vector<char>* bytes) override;
-  double run(const LaunchStep& step, const LaunchScalars& scalars) override;
+  void run(const LaunchStep& step, const LaunchScalars& scalars) override;
 
   // Called behind each step, with its operands' memory as the device has it.
   std::function<void(const LaunchStep&, HostRunner*)> after;

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -15,9 +17,17 @@ import pytest
 
 import arkinfer
 from arkinfer import memory
-from arkinfer.errors import ArkInferError, InvalidOptionError
+from arkinfer.bundle_steps import HOST_PLAN
+from arkinfer.errors import (
+    ArkInferError,
+    DamagedBundleError,
+    InvalidBundleError,
+    InvalidOptionError,
+    MemoryBudgetError,
+)
 from arkinfer.runtime.choice import Choice
 from tests.support.fake_opencl import build
+from tests.support.manifests import reseal
 
 pytestmark = pytest.mark.platform
 if importlib.util.find_spec("tvm") is None:
@@ -122,6 +132,50 @@ def test_memory_of_the_cpu_holds_the_repacked_weights(bundle: Path) -> None:
     assert model.promised_bytes(model.session()) == table.total
     device = arkinfer.load(bundle, on="device")
     assert device.promised_bytes(device.session()) == memory.table(model.bundle.manifest).total
+
+
+def test_weights_that_do_not_fit_are_not_repacked(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = arkinfer.load(bundle, on="device").bundle.manifest
+    tables = [memory.table(manifest, on_cpu=on_cpu) for on_cpu in (False, True)]
+    device, cpu = (table.total - table.process for table in tables)
+    assert device < cpu
+    monkeypatch.setattr(memory, "available_memory", lambda: device)
+    choice = chosen(bundle)
+    assert choice.on == "device" and "would not fit into free memory" in choice.why
+    with pytest.raises(MemoryBudgetError):
+        arkinfer.load(bundle, on="cpu")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"weights_bytes": ', '"weights_bytes": 1', "weights_bytes"),
+        ('"bits": 4', '"bits": 8', "a range of"),
+        ('"sources": [', '"sources": [{"vector": "none"}, ', "'none'"),
+        ('"kernel": "attention"', '"kernel": "embed"', "'embed'"),
+        ('"version": 1', '"version": 2', "another plan version"),
+    ],
+)
+def test_a_plan_for_the_cpu_that_lies_is_refused(
+    old: str, new: str, says: str, bundle: Path, tmp_path: Path
+) -> None:
+    copied = Path(shutil.copytree(bundle, tmp_path / "lying.ark"))
+    text = (copied / HOST_PLAN).read_text()
+    assert old in text
+    reseal(copied, {HOST_PLAN: text.replace(old, new, 1).encode()})
+    with pytest.raises(InvalidBundleError, match=f"{re.escape(HOST_PLAN)}.*{says}"):
+        arkinfer.load(copied)
+
+
+def test_a_plan_for_the_cpu_is_checked_like_every_file(bundle: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(bundle, tmp_path / "damaged.ark"))
+    data = bytearray((copied / HOST_PLAN).read_bytes())
+    data[len(data) // 2] ^= 0x10
+    (copied / HOST_PLAN).write_bytes(data)
+    with pytest.raises(DamagedBundleError, match=re.escape(HOST_PLAN)):
+        arkinfer.load(copied)
 
 
 def arkinfer_says(

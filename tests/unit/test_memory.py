@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from arkinfer import kv_types, memory, system
+from arkinfer import kv_types, manifest, memory, system
 from arkinfer.config import SparseConfig
 from arkinfer.errors import InvalidOptionError, MemoryBudgetError
-from arkinfer.manifest import MemoryFacts
+from arkinfer.manifest import HostMemory, MemoryFacts
 from tests.support.manifests import CONFIG, MANIFEST
 
 GIB = 1 << 30
@@ -64,6 +64,20 @@ def test_bytes_of_every_type(kv: kv_types.KvType, key: int, value: int, compress
     assert memory.kv_cache_bytes(config, 65, kv) == 2 * heads * (key + value)
     # 1,152 tokens: 71 fine windows in two blocks, 17 coarse ones in one.
     assert memory.compressed_key_bytes(config, 1152, kv) == 3 * heads * compressed
+
+
+def test_the_cpu_in_a_devices_place_has_numbers_of_its_own() -> None:
+    facts = replace(EIGHT.memory, host=HostMemory(6 * GIB, 50 << 20))
+    both = replace(EIGHT, memory=facts)
+    device, cpu = (memory.table(both, on_cpu=on_cpu) for on_cpu in (False, True))
+    assert (device.weights, device.arena) == (5 * GIB, 100 << 20)
+    assert (cpu.weights, cpu.arena, cpu.kv_cache) == (6 * GIB, 50 << 20, device.kv_cache)
+    assert memory.table(EIGHT, on_cpu=True) == memory.table(EIGHT)
+    free = device.total - device.process
+    memory.check(both, available=free)
+    with pytest.raises(MemoryBudgetError, match="the largest context that fits"):
+        memory.check(both, available=free, on_cpu=True)
+    assert manifest.parse(both.to_json()).memory.host == facts.host
 
 
 def test_the_bundles_type_is_the_default() -> None:

@@ -24,7 +24,7 @@ class OpenClRun : public DeviceRun, public StepRunner {
 
   void write(LaunchArgument::Kind kind, size_t index, const std::vector<char>& bytes) override;
   void read(LaunchArgument::Kind kind, size_t index, std::vector<char>* bytes) override;
-  double run(const LaunchStep& step, const LaunchScalars& scalars) override;
+  void run(const LaunchStep& step, const LaunchScalars& scalars) override;
 
  private:
   // A launch with its kernel; buffers are bound, scalars are set before each call.

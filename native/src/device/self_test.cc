@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <locale>
-#include <map>
 #include <set>
 #include <sstream>
 
@@ -39,9 +38,6 @@ class SelfTest {
     for (const LaunchStep& step : plan_.head) {
       test(step, plan_.output_rows, 0);
       test(step, 1, 0);
-    }
-    for (const auto* steps : {&plan_.body, &plan_.head}) {
-      for (const LaunchStep& step : *steps) verdict_.token_seconds += seconds_[kernels(step, 1)];
     }
     return verdict_;
   }
@@ -82,8 +78,6 @@ class SelfTest {
            << " differs from the CPU by " << std::min(difference, 1e6) << " of the largest number";
       verdict_.wrong = text.str();
     }
-    // Once more, now that everything is built and warm.
-    if (tokens == 1) seconds_[names] = runner_->run(step, scalars);
   }
 
   const LaunchPlan& plan_;
@@ -93,7 +87,6 @@ class SelfTest {
   ThreadPool pool_;
   std::mt19937 random_{1};
   std::set<std::tuple<std::string, int64_t, int64_t>> tested_;
-  std::map<std::string, double> seconds_;
   Verdict verdict_;
 };
 
@@ -123,9 +116,7 @@ std::string verdict_text(const Verdict& verdict) {
   std::ostringstream text;
   text.imbue(std::locale::classic());
   text.precision(6);
-  text << verdict.kernels << " " << std::min(verdict.difference, 1e6) << " "
-       << verdict.token_seconds << "\n"
-       << verdict.wrong;
+  text << verdict.kernels << " " << std::min(verdict.difference, 1e6) << "\n" << verdict.wrong;
   return text.str();
 }
 
@@ -133,10 +124,8 @@ bool parse_verdict(const std::string& text, Verdict* verdict) {
   std::istringstream stream(text);
   stream.imbue(std::locale::classic());
   Verdict read;
-  if (!(stream >> read.kernels >> read.difference >> read.token_seconds)) return false;
-  if (stream.get() != '\n' || !std::isfinite(read.difference) || !(read.token_seconds >= 0)) {
-    return false;
-  }
+  if (!(stream >> read.kernels >> read.difference)) return false;
+  if (stream.get() != '\n' || !std::isfinite(read.difference)) return false;
   std::getline(stream, read.wrong, '\0');
   *verdict = read;
   return true;

@@ -1,5 +1,5 @@
 // The self-test of a device: each kernel of a bundle, at the bundle's shapes and on random numbers,
-// against the CPU; and what a token costs.
+// against the CPU.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,7 @@ namespace ark {
 struct Verdict {
   std::string wrong;  // empty, or what is wrong with which kernel
   int64_t kernels = 0;
-  double difference = 0;     // the largest that was found
-  double token_seconds = 0;  // all steps for one token, behind as many as were tested
+  double difference = 0;  // the largest that was found
 };
 
 // Tokens that caches of a self-test hold, so that blocks have to be chosen where there is a choice;

@@ -20,8 +20,8 @@ class StepRunner {
   // Copies the first bytes of a slot or a cache.
   virtual void write(LaunchArgument::Kind kind, size_t index, const std::vector<char>& bytes) = 0;
   virtual void read(LaunchArgument::Kind kind, size_t index, std::vector<char>* bytes) = 0;
-  // Launches what the step has for these tokens, and waits. Gives the seconds that it took.
-  virtual double run(const LaunchStep& step, const LaunchScalars& scalars) = 0;
+  // Launches what the step has for these tokens, and waits.
+  virtual void run(const LaunchStep& step, const LaunchScalars& scalars) = 0;
 };
 
 // The slots and caches of one step. Slots hold rows of 4-byte columns; caches lie as the CPU's.
