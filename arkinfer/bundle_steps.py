@@ -22,7 +22,7 @@ class CodeUse:
     """The device code of all steps of one kind.
 
     Attributes:
-        kernel: the kind.
+        kernel: the kind, with what it takes over: ``"matmul (norm, gate)"``.
         steps: how many there are.
         functions: entry points that they launch.
         unresolved: steps of which a function is in no module, or which launch nothing.
@@ -114,7 +114,7 @@ def code_of(bundle: Bundle) -> DeviceCode | None:
         modules = [module["kernels"] for module in code["modules"]]
         kinds: dict[str, list[Mapping[str, Any]]] = {}
         for step in [*content["body"], *content["head"]]:
-            kinds.setdefault(str(step["kernel"]), []).append(step)
+            kinds.setdefault(_kind(step), []).append(step)
         known = code["form"] != "ptx"  # of PTX nobody knows what its kernels will use
         uses = tuple(_use(kernel, steps, modules, known) for kernel, steps in kinds.items())
         toolkit = f"{int(code['toolkit']) // 1000}.{int(code['toolkit']) % 1000 // 10}"
@@ -125,6 +125,18 @@ def code_of(bundle: Bundle) -> DeviceCode | None:
 
 def _table(bundle: Bundle) -> str | None:
     return next((name for name in _TABLES if name in bundle.manifest.files), None)
+
+
+def _kind(step: Mapping[str, Any]) -> str:
+    operands, attributes = step.get("operands", {}), step.get("attributes", {})
+    taken = {
+        "norm": "norm" in operands,
+        "gate": bool(attributes.get("gated")),
+        "residual": "residual" in operands,
+        "rotation": step["kernel"] == "cache_append" and "table" in operands,
+    }
+    names = ", ".join(name for name, there in taken.items() if there)
+    return f"{step['kernel']} ({names})" if names else str(step["kernel"])
 
 
 def _use(

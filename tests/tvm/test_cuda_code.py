@@ -69,7 +69,12 @@ def test_our_part_of_the_driver_api_is_nvidias(tmp_path: Path) -> None:
     numbers = {
         "kOutOfMemory": "CUDA_ERROR_OUT_OF_MEMORY",
         "kNoDevice": "CUDA_ERROR_NO_DEVICE",
+        "kInvalidImage": "CUDA_ERROR_INVALID_IMAGE",
         "kNoBinaryForGpu": "CUDA_ERROR_NO_BINARY_FOR_GPU",
+        "kNoTranslator": "CUDA_ERROR_JIT_COMPILER_NOT_FOUND",
+        "kIllegalAddress": "CUDA_ERROR_ILLEGAL_ADDRESS",
+        "kLaunchTimeout": "CUDA_ERROR_LAUNCH_TIMEOUT",
+        "kLaunchFailed": "CUDA_ERROR_LAUNCH_FAILED",
         "kUnsupportedPtxVersion": "CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
         "kMaxThreadsPerBlock": "CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK",
         "kIntegrated": "CU_DEVICE_ATTRIBUTE_INTEGRATED",

@@ -22,13 +22,38 @@ constexpr const char* kOldestDriver = "a driver of CUDA 11.6 or newer";
 struct CodeName {
   int code;
   const char* name;
+  const char* remedy;
 };
+constexpr const char* kLookAtDriver = "look whether nvidia-smi works; reinstall the driver if not";
+constexpr const char* kRestart = "restart the machine, which loads the driver that is installed";
 // For drivers that fail before they can be asked.
-constexpr CodeName kCodes[] = {{3, "CUDA_ERROR_NOT_INITIALIZED"},
-                               {34, "CUDA_ERROR_STUB_LIBRARY"},
-                               {kNoDevice, "CUDA_ERROR_NO_DEVICE"},
-                               {803, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"},
-                               {999, "CUDA_ERROR_UNKNOWN"}};
+constexpr CodeName kStartCodes[] = {
+    {3, "CUDA_ERROR_NOT_INITIALIZED", kLookAtDriver},
+    {34, "CUDA_ERROR_STUB_LIBRARY", "take the toolkit's folder 'stubs' out of LD_LIBRARY_PATH"},
+    {kNoDevice, "CUDA_ERROR_NO_DEVICE",
+     "run on a machine with an NVIDIA GPU, or compile with --target cpu"},
+    {802, "CUDA_ERROR_SYSTEM_NOT_READY",
+     "wait for the driver's services, such as its fabric manager"},
+    {803, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", kRestart},
+    {804, "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE",
+     "take CUDA's folder 'compat' out of LD_LIBRARY_PATH, or update the driver"},
+    {999, "CUDA_ERROR_UNKNOWN", kLookAtDriver}};
+
+struct CodeRemedy {
+  int code;
+  const char* remedy;
+};
+constexpr const char* kStartAgain =
+    "start the process again, whose GPU context is lost; run with --target cpu if it repeats";
+constexpr CodeRemedy kRemedies[] = {
+    {kInvalidImage, "compile the bundle for this device and driver again"},
+    {kNoBinaryForGpu, "compile the bundle for this device"},
+    {kNoTranslator,
+     "install all of the driver (libnvidia-ptxjitcompiler), or compile for the "
+     "device itself, as in --target h100"},
+    {kIllegalAddress, kStartAgain},
+    {kLaunchTimeout, kStartAgain},
+    {kLaunchFailed, kStartAgain}};
 
 const char* named_library() {
 #if defined(__linux__)
@@ -78,8 +103,8 @@ Api open() {
   Api api{};
 #define ARK_RESOLVE(name) resolve(library, "cu" #name, nullptr, &api.name)
 #define ARK_RESOLVE_AS(name, exported, other) resolve(library, exported, other, &api.name)
-  ARK_RESOLVE(Init);
   ARK_RESOLVE(DriverGetVersion);
+  ARK_RESOLVE(Init);
   ARK_RESOLVE(GetErrorName);
   ARK_RESOLVE(DeviceGetCount);
   ARK_RESOLVE(DeviceGet);
@@ -123,12 +148,13 @@ Api open() {
   int code = api.Init(0);
   if (code != kSuccess) {
     std::string name = "CUDA error " + std::to_string(code);
-    for (const CodeName& known : kCodes) {
-      if (known.code == code) name = known.name;
+    const char* remedy = kLookAtDriver;
+    for (const CodeName& known : kStartCodes) {
+      if (known.code != code) continue;
+      name = known.name;
+      remedy = known.remedy;
     }
-    fail(ARK_EXECUTOR_FAILED, "starting the CUDA driver: " + name, "a GPU and its driver",
-         code == kNoDevice ? "run on a machine with an NVIDIA GPU, or compile with --target cpu"
-                           : "look whether nvidia-smi works; reinstall the driver if not");
+    fail(ARK_EXECUTOR_FAILED, "starting the CUDA driver: " + name, "a GPU and its driver", remedy);
   }
   return api;
 }
@@ -153,11 +179,12 @@ void check(int code, const std::string& what) {
          "load with a smaller context, compile with fewer bits, or close what else uses the GPU");
   }
   std::string remedy = "run the same model with --target cpu";
+  for (const CodeRemedy& known : kRemedies) {
+    if (known.code == code) remedy = known.remedy;
+  }
   if (code == kUnsupportedPtxVersion) {
     remedy = "update the driver (it is of " + version_text(driver_version()) +
              "), or compile for the device itself, as in --target h100";
-  } else if (code == kNoBinaryForGpu) {
-    remedy = "compile the bundle for this device";
   }
   fail(ARK_EXECUTOR_FAILED, what + ": " + code_name(code), "", remedy);
 }

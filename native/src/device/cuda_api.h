@@ -23,8 +23,13 @@ using GraphExec = struct OpaqueGraphExec*;
 constexpr int kSuccess = 0;
 constexpr int kOutOfMemory = 2;
 constexpr int kNoDevice = 100;
+constexpr int kInvalidImage = 200;
 constexpr int kNoBinaryForGpu = 209;
+constexpr int kNoTranslator = 221;
 constexpr int kUnsupportedPtxVersion = 222;
+constexpr int kIllegalAddress = 700;
+constexpr int kLaunchTimeout = 702;
+constexpr int kLaunchFailed = 719;
 
 constexpr int kMaxThreadsPerBlock = 1;  // attributes of a device
 constexpr int kIntegrated = 18;

@@ -6,6 +6,8 @@
 #include <mutex>
 #include <utility>
 
+#include "error.h"
+
 namespace ark {
 
 CudaMemory::CudaMemory(int64_t bytes, const std::string& what, bool managed) {
@@ -27,8 +29,13 @@ CudaMemory& CudaMemory::operator=(CudaMemory&& other) noexcept {
 }
 
 CudaHostMemory::CudaHostMemory(int64_t bytes) {
-  cu::check(cu::api().MemAllocHost(&data_, static_cast<size_t>(bytes)),
-            std::to_string(bytes) + " bytes of the host's memory");
+  int code = cu::api().MemAllocHost(&data_, static_cast<size_t>(bytes));
+  const std::string what = std::to_string(bytes) + " bytes of the host's memory";
+  if (code == cu::kOutOfMemory) {
+    fail(ARK_OUT_OF_MEMORY, what + ": " + cu::code_name(code), "",
+         "close other programs, or allow this one to lock more memory (ulimit -l)");
+  }
+  cu::check(code, what);
 }
 
 CudaHostMemory::~CudaHostMemory() {

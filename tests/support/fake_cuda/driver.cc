@@ -226,6 +226,7 @@ EXPORT int cuGetErrorName(int code, const char** name) {
                                                    {kBadImage, "CUDA_ERROR_INVALID_IMAGE"},
                                                    {kNoContext, "CUDA_ERROR_INVALID_CONTEXT"},
                                                    {209, "CUDA_ERROR_NO_BINARY_FOR_GPU"},
+                                                   {221, "CUDA_ERROR_JIT_COMPILER_NOT_FOUND"},
                                                    {kPtx, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"},
                                                    {kNotFound, "CUDA_ERROR_NOT_FOUND"},
                                                    {kBadAddress, "CUDA_ERROR_ILLEGAL_ADDRESS"},
