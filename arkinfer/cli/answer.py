@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from arkinfer.runtime.generation import FinishReason, Generation, Piece, Timings
+from arkinfer.runtime.model import Model
 from arkinfer.runtime.session import Session
 
 
@@ -102,7 +103,7 @@ def name_choice(session: Session) -> None:
         print(session.choice, file=sys.stderr)
 
 
-def report(answers: list[Answer], load_seconds: float, promised: int | None) -> None:
+def report(answers: list[Answer], load_seconds: float, model: Model, session: Session) -> None:
     """Print speed and memory on stderr."""
     from arkinfer.cli.show import size
     from arkinfer.runtime.process import peak_rss_bytes
@@ -113,7 +114,11 @@ def report(answers: list[Answer], load_seconds: float, promised: int | None) -> 
     tokens = sum(t.generated_tokens for t in timings)
     steps = sum(max(t.generated_tokens - 1, 0) for t in timings)
     decode = sum(t.decode_seconds for t in timings)
+    promised = model.promised_bytes(session)
     promise = "" if promised is None else f", at most {size(promised)} with a full context"
+    # Nobody can say what a driver takes, which was opened to ask for the device.
+    if promise and session.choice is not None and session.choice.device:
+        promise += " beside the driver"
     print(
         f"prompt {prompt} tokens, {_rate(prompt, prefill)}; "
         f"answer {tokens} tokens, {_rate(steps, decode)}; "

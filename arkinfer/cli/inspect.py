@@ -43,6 +43,10 @@ def inspect(
     tables = [
         memory.table(manifest, tokens, kv_type) for tokens in memory.contexts(manifest.context)
     ]
+    on_cpu = [
+        memory.table(manifest, table.context, kv_type, on_cpu=True)
+        for table in (tables if manifest.memory.host else [])
+    ]
     operators = graph_summary(opened)
     predicted = device_records.predict_compiled(opened, kv_type)
     code = bundle_steps.code_of(opened)
@@ -55,6 +59,7 @@ def inspect(
                 "digest": opened.digest,
                 "manifest": dataclasses.asdict(manifest),
                 "memory": [{**dataclasses.asdict(t), "total": t.total} for t in tables],
+                "memory_on_cpu": [{**dataclasses.asdict(t), "total": t.total} for t in on_cpu],
                 "available_memory": free,
                 "memory_of": where,
                 "code": dataclasses.asdict(code) if code else None,
@@ -72,6 +77,13 @@ def inspect(
         ["context", *map(_short, tables[0].rows), "total", "fits"],
         [_memory_row(table, free) for table in tables],
     )
+    if on_cpu:
+        free = available_memory()
+        show.table(
+            f"On the CPU in the device's place, weights repacked ({show.size(free)} free here)",
+            ["context", *map(_short, on_cpu[0].rows), "total", "fits"],
+            [_memory_row(table, free) for table in on_cpu],
+        )
     if predicted:
         device_views.show_prediction(predicted)
     if code:

@@ -61,7 +61,7 @@ def chat(
         if answer.finish_reason == "context":
             print("The context is full.", file=sys.stderr)
     if answers:
-        report(answers, load_seconds, model.promised_bytes(session))
+        report(answers, load_seconds, model, session)
 
 
 def without_reasoning(text: str) -> str:

@@ -188,7 +188,7 @@ def run(
     if json:
         _print_json(answer, load_seconds, session)
     else:
-        report([answer], load_seconds, model.promised_bytes(session))
+        report([answer], load_seconds, model, session)
     if answer.finish_reason == "cancelled":
         raise typer.Exit(130)
 
