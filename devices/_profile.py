@@ -13,6 +13,9 @@ Limit = Literal[
     "largest_allocation", "shared_memory", "image_width", "image_buffer_width", "work_group"
 ]
 LIMITS: tuple[Limit, ...] = get_args(Limit)
+# Lanes of a sub-group, and bytes that a lane best reads at once.
+Trait = Literal["subgroup", "load_bytes"]
+TRAITS: tuple[Trait, ...] = get_args(Trait)
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Device:
         memory: bytes; 0 when it is not fixed.
         description: one line for ``arkinfer devices``.
         limits: what one allocation, image or work-group may hold at most (:data:`LIMITS`).
+        traits: what schedules follow besides (:data:`TRAITS`).
         quantization: what to compile with unless told otherwise; empty: no preference.
     """
 
@@ -61,6 +65,7 @@ class Device:
     memory: int = 0
     description: str = ""
     limits: Mapping[str, int] = field(default_factory=dict)
+    traits: Mapping[str, int] = field(default_factory=dict)
     quantization: str = ""
 
     def runs_on(self, machine: Device) -> bool:
@@ -82,6 +87,7 @@ class Unit:
         peak: operations per second of dense products (a product and a sum are two), in 10^12.
         bandwidth: 10^9 bytes per second where this processor gets less than the memory gives.
         limits: see :data:`LIMITS`.
+        traits: see :data:`TRAITS`.
         sources: of ``arch``, ``features``, ``cores`` and ``threads``.
     """
 
@@ -94,6 +100,7 @@ class Unit:
     peak: Mapping[str, Figure] = field(default_factory=dict)
     bandwidth: Figure | None = None
     limits: Mapping[str, Figure] = field(default_factory=dict)
+    traits: Mapping[str, Figure] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
 
 
@@ -143,6 +150,11 @@ class Profile:
             cores=chosen.cores if chosen.name == "cpu" else 0,
             memory=self.sizes[0] if len(self.sizes) == 1 else 0,
             description=self.description,
-            limits={n: int(f.value) for n, f in chosen.limits.items() if f.value is not None},
+            limits=_known(chosen.limits),
+            traits=_known(chosen.traits),
             quantization=self.quantization,
         )
+
+
+def _known(figures: Mapping[str, Figure]) -> dict[str, int]:
+    return {name: int(f.value) for name, f in figures.items() if f.value is not None}

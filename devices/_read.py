@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from arkinfer.devices._profile import LIMITS, PRECISIONS, UNKNOWN, Figure, Profile, Unit
+from arkinfer.devices._profile import LIMITS, PRECISIONS, TRAITS, UNKNOWN, Figure, Profile, Unit
 from arkinfer.errors import DeviceProfileError
 
 # A profile is a page of text; this only keeps a wrong file from being read whole.
@@ -116,7 +116,7 @@ class _Reader:
         table = self._table("units", units, name)
         known = (
             *("backend", "arch", "features", "cores", "threads"),
-            *("peak", "bandwidth", "limits", "source"),
+            *("peak", "bandwidth", "limits", "traits", "source"),
         )
         self._check_keys(where, table, known)
         cores = self._get(where, table, "cores", int, 0)
@@ -134,6 +134,7 @@ class _Reader:
             peak=self._figures(where, table, "peak", PRECISIONS),
             bandwidth=self._figure(where, table, "bandwidth") if "bandwidth" in table else None,
             limits=self._figures(where, table, "limits", LIMITS),
+            traits=self._figures(where, table, "traits", TRAITS),
             sources=self._refer(where, table, required=not generic),
         )
 

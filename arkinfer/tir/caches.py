@@ -27,12 +27,14 @@ class Caches:
         kv_heads: heads.
         head_dim: numbers of a head; even.
         halves: whether an fp16 is an element of its own.
+        native: whether words are taken apart by the device's own fp16.
     """
 
     dtype: Literal["f32", "f16"]
     kv_heads: int
     head_dim: int
     halves: bool = False
+    native: bool = False
 
     @property
     def element(self) -> str:
@@ -69,7 +71,7 @@ class Caches:
         if self.single:
             both = cache[at], cache[at + (BLOCK if is_key else 1)]
             return T.Cast("float32", both[0]), T.Cast("float32", both[1])
-        return halves.low(cache[at] & halves.u32(0xFFFF)), halves.high(cache[at])
+        return halves.low(cache[at], self.native), halves.high(cache[at], self.native)
 
     def rounded(self, value: Any) -> Any:
         """A float32 as an element of one number; beyond the largest half, that."""

@@ -8,7 +8,63 @@ from tvm.script import tirx as T
 
 from arkinfer.quantize.schemes import GroupScheme
 from arkinfer.tir import halves
+from arkinfer.tir.loops import Loops
 from arkinfer.tir.matrix import Matrix
+
+
+def in_halves(loops: Loops, matrix: Matrix) -> bool:
+    """Whether products with a weight are computed in fp16: those of codes, where it is fast.
+
+    They count on inputs below 8,000: eight of them, each times less than one, add up in a half.
+    """
+    return loops.schedule.half and isinstance(matrix.storage, GroupScheme)
+
+
+def words_at_once(loops: Loops, matrix: Matrix, most: int = 4) -> int:
+    """Words of a row that a lane reads at once: rows and groups are whole numbers of them.
+
+    Images hold four words in a place; what is read in smaller parts is read from buffers.
+    """
+    words, group_words = min(loops.schedule.vector, most), matrix.group // matrix.per_word
+    while matrix.words % words or (group_words % words and words % group_words):
+        words //= 2
+    return words
+
+
+def load_inputs(inputs: Any, x: Any, at: Any, count: int, dtype: str, first: int = 0) -> None:
+    """Read ``inputs[first], inputs[first + 1], ...`` as ``dtype`` from consecutive float32."""
+    width = next(n for n in (4, 2, 1) if count % n == 0)
+    for i in range(0, count, width):
+        if width == 1:
+            T.buffer_store(inputs, T.Cast(dtype, x[at + i]), [first + i])
+        else:
+            several = T.Cast(f"{dtype}x{width}", x[T.Ramp(at + i, 1, width)])
+            T.buffer_store(inputs, several, [T.Ramp(first + i, 1, width)])
+
+
+def load_words(
+    loops: Loops,
+    matrix: Matrix,
+    words: Any,
+    codes: Any,
+    row: Any,
+    place: Any,
+    count: int,
+    first: Any = 0,
+) -> None:
+    """Read ``words[first], words[first + 1], ...``: ``count`` of them, from a place of a row.
+
+    Places are as wide; ``count`` is at most what :func:`words_at_once` says.
+    """
+    if count == 1:
+        T.buffer_store(words, codes[row * matrix.words + place], [first])
+    elif count == 4 and loops.schedule.images:
+        at = row * (matrix.words // 4) + place
+        four = T.call_extern("uint32x4", "read_imageui", codes.data, at)
+        T.buffer_store(words, four, [T.Ramp(first, 1, 4)])
+    else:
+        many = codes[T.Ramp(row * matrix.words + place * count, 1, count)]
+        T.buffer_store(words, many, [T.Ramp(first, 1, count)])
 
 
 def _bits(matrix: Matrix, word: Any, index: Any) -> Any:
@@ -20,45 +76,70 @@ def _bits(matrix: Matrix, word: Any, index: Any) -> Any:
     return moved & halves.u32((1 << matrix.bits) - 1)
 
 
-def _code(matrix: Matrix, word: Any, index: Any) -> Any:
-    return T.Cast("float32", T.Cast("int32", _bits(matrix, word, index)))
+def _code(matrix: Matrix, word: Any, index: Any, dtype: str = "float32") -> Any:
+    return T.Cast(dtype, T.Cast("int32", _bits(matrix, word, index)))
 
 
-def _float(matrix: Matrix, word: Any, index: Any) -> Any:
+def _float(loops: Loops, matrix: Matrix, word: Any, index: Any) -> Any:
     bits = _bits(matrix, word, index)
     if matrix.storage == "f32":
         return halves.as_float(bits)
-    return halves.low(bits) if matrix.storage == "f16" else halves.bf16(bits)
+    return halves.low(bits, loops.schedule.half) if matrix.storage == "f16" else halves.bf16(bits)
 
 
-def scale_and_second(matrix: Matrix, scales: Any, row: Any, column: Any) -> tuple[Any, Any]:
-    """Scale and second number of the group of a row's input ``column``; 1 and 0 of floats."""
-    if not isinstance(matrix.storage, GroupScheme):
-        return T.float32(1), T.float32(0)
+def load_scale(
+    loops: Loops, matrix: Matrix, scale: Any, scales: Any, row: Any, column: Any
+) -> None:
+    """Read scale and second number of the group of a row's input ``column``; 1 and 0 of floats."""
+    both: tuple[Any, Any] = (T.float32(1), T.float32(0))
     slot = row * (matrix.inputs // matrix.group) + column // matrix.group
     if matrix.scale_words == 1:
-        return halves.low(scales[slot]), halves.high(scales[slot])
-    return halves.as_float(scales[slot * 2]), halves.as_float(scales[slot * 2 + 1])
+        native = loops.schedule.half
+        both = halves.low(scales[slot], native), halves.high(scales[slot], native)
+    elif matrix.scale_words == 2:
+        both = halves.as_float(scales[slot * 2]), halves.as_float(scales[slot * 2 + 1])
+    T.buffer_store(scale, both[0], [0])
+    T.buffer_store(scale, both[1], [1])
 
 
-def element(matrix: Matrix, word: Any, index: Any, scale: Any, second: Any) -> Any:
+def element(loops: Loops, matrix: Matrix, word: Any, index: Any, scale: Any, second: Any) -> Any:
     """The number at place ``index`` of a word."""
     if not isinstance(matrix.storage, GroupScheme):
-        return _float(matrix, word, index)
+        return _float(loops, matrix, word, index)
     if matrix.storage.offset == "minimum":
         return _code(matrix, word, index) * scale + second
     return (_code(matrix, word, index) - second) * scale
 
 
-def dot(matrix: Matrix, word: Any, scale: Any, second: Any, x: Any) -> Any:
-    """The product of a word's numbers and ``x[0], x[1], ...``, the scale taken out of the sum."""
-    places = range(matrix.per_word)
+def dot(
+    loops: Loops, matrix: Matrix, word: Any, scale: Any, second: Any, inputs: Any, first: Any = 0
+) -> Any:
+    """The product of a word's numbers and as many inputs, the scale taken out of the sum."""
+    x = [inputs[first + j] for j in range(matrix.per_word)]
     if not isinstance(matrix.storage, GroupScheme):
-        return _sum([_float(matrix, word, j) * x[j] for j in places])
+        return _sum([_float(loops, matrix, word, j) * x[j] for j in range(matrix.per_word)])
+    if in_halves(loops, matrix):
+        return _dot_halves(matrix, word, scale, second, x)
     if matrix.storage.offset == "minimum":
-        codes = _sum([_code(matrix, word, j) * x[j] for j in places])
-        return codes * scale + _sum([x[j] for j in places]) * second
-    return _sum([(_code(matrix, word, j) - second) * x[j] for j in places]) * scale
+        codes = _sum([_code(matrix, word, j) * x[j] for j in range(matrix.per_word)])
+        return codes * scale + _sum(x) * second
+    return _sum([(_code(matrix, word, j) - second) * x[j] for j in range(matrix.per_word)]) * scale
+
+
+def _dot_halves(matrix: Matrix, word: Any, scale: Any, second: Any, x: list[Any]) -> Any:
+    """The same in fp16: codes about zero and below one, so that sums stay small and exact."""
+    most = 1 << matrix.bits
+    share = T.float16(1 / most)
+    middle = T.float16(0.5)
+    minimum = isinstance(matrix.storage, GroupScheme) and matrix.storage.offset == "minimum"
+    if not minimum:
+        middle = T.Cast("float16", second * T.float32(1 / most))
+    codes = [_code(matrix, word, j, "float16") * share - middle for j in range(matrix.per_word)]
+    product = T.Cast("float32", _sum([code * one for code, one in zip(codes, x, strict=True)]))
+    product = product * (scale * T.float32(most))
+    if not minimum:
+        return product
+    return product + T.Cast("float32", _sum(x)) * (second + scale * T.float32(most / 2))
 
 
 def _sum(terms: list[Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tvm
@@ -11,6 +11,8 @@ from tvm import tirx
 from tvm.tirx.build import codegen_build, split_host_device_mods
 
 from arkinfer.errors import LoweringError
+from arkinfer.tir import opencl_text
+from arkinfer.tir.schedule import GENERIC, Schedule
 from arkinfer.tir.sizes import Size
 
 _OPERATORS = {
@@ -38,6 +40,7 @@ class Kernel:
         shared_bytes: of shared memory of a group.
         module: which module of the target's code holds it; what is emitted is the first.
         dynamic_bytes: of shared memory that the launch has to ask for.
+        images: those of ``arguments`` that are images of four words a place.
     """
 
     name: str
@@ -48,14 +51,19 @@ class Kernel:
     shared_bytes: int
     module: int = 0
     dynamic_bytes: int = 0
+    images: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Emitted:
-    """Source of some functions, and their entry points by the names of the descriptions."""
+    """Source of some functions, and their entry points by the names of the descriptions.
+
+    ``extensions`` are those of OpenCL that the source needs.
+    """
 
     source: str
     kernels: Mapping[str, Kernel]
+    extensions: tuple[str, ...] = ()
 
 
 def device_target(kind: str) -> tvm.target.Target:
@@ -63,20 +71,36 @@ def device_target(kind: str) -> tvm.target.Target:
     return tvm.target.Target({"kind": kind}, host={"kind": "llvm"})
 
 
-def emit(functions: Mapping[str, Any], target: tvm.target.Target) -> Emitted:
+def emit(
+    functions: Mapping[str, Any], target: tvm.target.Target, schedule: Schedule = GENERIC
+) -> Emitted:
     """Compile descriptions for a device.
 
     Args:
         functions: ``tirx.PrimFunc`` by the name that each gets.
         target: of a kind whose code generator gives source.
+        schedule: that the descriptions were made with.
 
     Raises:
         LoweringError: TVM cannot compile one of them, with its message.
     """
     try:
-        return _emit(functions, target)
+        emitted = _emit(functions, target)
     except (RuntimeError, ValueError, TypeError) as error:
         raise LoweringError(f"TVM cannot compile for {target.kind.name}: {error}") from error
+    return _finished(emitted, schedule) if target.kind.name == "opencl" else emitted
+
+
+def _finished(emitted: Emitted, schedule: Schedule) -> Emitted:
+    texts = opencl_text.bodies(emitted.source)
+    return Emitted(
+        opencl_text.finish(emitted.source, schedule),
+        {
+            name: replace(kernel, images=opencl_text.images_of(texts[kernel.name]))
+            for name, kernel in emitted.kernels.items()
+        },
+        opencl_text.extensions_of(emitted.source, schedule),
+    )
 
 
 def _emit(functions: Mapping[str, Any], target: tvm.target.Target) -> Emitted:

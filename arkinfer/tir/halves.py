@@ -50,14 +50,20 @@ def _decode(half: Any) -> Any:
     return T.Select((half & u32(0x8000)) != u32(0), T.float32(0) - value, value)
 
 
-def low(word: Any) -> Any:
-    """The first number of a word."""
-    return _decode(word & u32(0xFFFF))
+def low(word: Any, native: bool = False) -> Any:
+    """The first number of a word; ``native``: by the device's own fp16."""
+    half = word & u32(0xFFFF)
+    return _convert(half) if native else _decode(half)
 
 
-def high(word: Any) -> Any:
-    """The second number of a word."""
-    return _decode(word >> u32(16))
+def high(word: Any, native: bool = False) -> Any:
+    """The second number of a word; ``native`` as of :func:`low`."""
+    half = word >> u32(16)
+    return _convert(half) if native else _decode(half)
+
+
+def _convert(half: Any) -> Any:
+    return T.Cast("float32", T.reinterpret("float16", T.Cast("uint16", half)))
 
 
 def bf16(half: Any) -> Any:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from tvm.script import tirx as T
 
+from arkinfer.tir.schedule import GENERIC, Schedule
+
 Kind = Literal["llvm", "opencl", "cuda", "metal", "webgpu"]
 LANES = 64
 
@@ -19,9 +21,14 @@ class Loops:
     come phases, each a loop over lanes. A phase sees what earlier phases left in shared memory;
     within a phase a lane reads no shared memory that another lane writes. What a lane keeps
     from phase to phase is private.
+
+    To add up a number of each lane, :meth:`total` adds those of a sub-group, where the device has
+    some; lanes that :meth:`leads` leave the sum in shared memory at :meth:`partial`, and a later
+    phase adds up all ``partials``.
     """
 
     kind: Kind
+    schedule: Schedule = GENERIC
 
     @property
     def gpu(self) -> bool:
@@ -37,6 +44,43 @@ class Loops:
     def lanes(self) -> Any:
         """A phase: a loop over the lanes of a group."""
         return T.thread_binding(LANES, thread="threadIdx.x") if self.gpu else T.serial(LANES)
+
+    @property
+    def across(self) -> int:
+        """Lanes that can add up their numbers at once: of a sub-group, else of the group."""
+        return self.schedule.subgroup or LANES
+
+    @property
+    def partials(self) -> int:
+        """Numbers of a group that are left when sub-groups have added up theirs."""
+        return LANES // (self.schedule.subgroup or 1)
+
+    def total(self, value: Any) -> Any:
+        """The sum of a float32 over the lane's sub-group; all lanes have to get here."""
+        return self._reduced("sub_group_reduce_add", value)
+
+    def largest(self, value: Any) -> Any:
+        """The largest of a float32 over the lane's sub-group; all lanes have to get here."""
+        return self._reduced("sub_group_reduce_max", value)
+
+    def _reduced(self, function: str, value: Any) -> Any:
+        return T.call_extern("float32", function, value) if self.schedule.subgroup else value
+
+    def leads(self, lane: Any) -> Any:
+        """Whether the lane is the one of its sub-group that writes what they found."""
+        return self.place(lane) == 0 if self.schedule.subgroup else lane >= 0
+
+    def partial(self, lane: Any) -> Any:
+        """Where the lane's sub-group leaves what it found; a lane's own number without any."""
+        if not self.schedule.subgroup:
+            return lane
+        return T.Cast("int32", T.call_extern("uint32", "get_sub_group_id"))
+
+    def place(self, lane: Any) -> Any:
+        """The number of a lane in its sub-group; in its group without any."""
+        if not self.schedule.subgroup:
+            return lane
+        return T.Cast("int32", T.call_extern("uint32", "get_sub_group_local_id"))
 
     @property
     def shared(self) -> str:

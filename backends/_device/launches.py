@@ -86,7 +86,8 @@ class Kernels:
 
     def caches(self, cache: Cache) -> Caches:
         """The layout of a cache."""
-        return Caches(self.dtype, cache.kv_heads, cache.head_dim)
+        native = self.loops.schedule.half
+        return Caches(self.dtype, cache.kv_heads, cache.head_dim, native=native)
 
     def fuses(self, product: Step) -> bool:
         """Whether there is a kernel for a product that takes over a norm or a gate.

@@ -6,7 +6,21 @@ from collections.abc import Iterable, Mapping
 
 from arkinfer.errors import InvalidOptionError, LoweringError
 from arkinfer.tir.emit import Kernel
+from arkinfer.tir.schedule import Schedule
 from arkinfer.tir.sizes import Size, evaluate
+
+# Bytes of a place of an image: four words.
+_PLACE = 16
+
+
+def largest_weight(limits: Mapping[str, int], schedule: Schedule) -> int:
+    """Bytes of weights that one buffer holds at most, and the image that it is read through.
+
+    0: any number.
+    """
+    most = limits.get("largest_allocation", 0)
+    image = limits.get("image_buffer_width", 0) * _PLACE if schedule.images else 0
+    return min(most, image) if most and image else most or image
 
 
 def check_memory(

@@ -95,7 +95,7 @@ def lower_for(
             the context needs memory that the device does not give at once.
     """
     limit = device.limits if device else {}
-    largest = limit.get("largest_allocation", 0)
+    largest = limits.largest_weight(limit, loops.schedule)
     if options.kv not in _CACHES:
         raise InvalidOptionError(f"kv is {options.kv!r}", "fp16 or fp32, as devices have it")
     by_codes = {weights.codes_name(spec): spec for spec in graph.weights.values()}
@@ -109,11 +109,13 @@ def lower_for(
     rows = min(OUTPUT_ROWS, options.chunk)
     table = Writer(plan, kernels, options.chunk, rows, keep_blocks)
     limits.check_memory(limit, table.sizes, options.context)
-    emitted = emit(kernels.functions, target)
+    emitted = emit(kernels.functions, target, loops.schedule)
     entries = {**emitted.kernels, **kernels.written}
     limits.check_kernels(limit, entries)
     laid_out = weights.lay_out(tensors)
     content = table.content(entries, laid_out)
+    if emitted.extensions:
+        content["extensions"] = list(emitted.extensions)
     weights_bytes = max((tensor.offset + tensor.bytes for tensor in laid_out), default=0)
     capacity = {"capacity": -(-options.context // 64) * 64}
     arena_bytes = sum(evaluate(size, capacity) for size in table.slot_bytes)

@@ -180,7 +180,8 @@ class Writer:
             if name in kernel.scalars:
                 arguments.append({"scalar": name})
             elif name in launch.sources:
-                arguments.append(self._argument(launch.sources[name]))
+                argument = self._argument(launch.sources[name])
+                arguments.append(argument | ({"as": "image"} if name in kernel.images else {}))
             else:
                 raise LoweringError(f"{kernel.name} reads {name}, which its step does not have")
         entry = {

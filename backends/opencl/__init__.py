@@ -42,11 +42,12 @@ class OpenClBackend:
         from arkinfer.backends._device.lowered import lower_for
         from arkinfer.tir.emit import device_target
         from arkinfer.tir.loops import Loops
+        from arkinfer.tir.schedule import schedule_of
 
         lowered = lower_for(
             graph,
             options,
-            Loops("opencl"),
+            Loops("opencl", schedule_of(device)),
             device_target("opencl"),
             device=device,
             with_host=True,

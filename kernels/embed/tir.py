@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from arkinfer.tir.elements import element, scale_and_second
+from arkinfer.tir.elements import element, load_scale
 from arkinfer.tir.halves import constant
 from arkinfer.tir.loops import LANES, Loops, Rows, ceil_div
 from arkinfer.tir.matrix import Matrix
@@ -50,15 +50,17 @@ def embed(
                         if step * LANES + lane < words and held(ids[t]):
                             row[0] = ids[t] - start
                             word[0] = codes[row[0] * words + step * LANES + lane]
-                            scale[0] = scale_and_second(
-                                matrix, scales, row[0], (step * LANES + lane) * count
-                            )[0]
-                            scale[1] = scale_and_second(
-                                matrix, scales, row[0], (step * LANES + lane) * count
-                            )[1]
+                            load_scale(
+                                loops,
+                                matrix,
+                                scale,
+                                scales,
+                                row[0],
+                                (step * LANES + lane) * count,
+                            )
                             for j in T.unroll(count):
                                 y[at_y(t, (step * LANES + lane) * count + j)] = constant(
                                     factor
-                                ) * element(matrix, word[0], j, scale[0], scale[1])
+                                ) * element(loops, matrix, word[0], j, scale[0], scale[1])
 
     return embed

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from arkinfer import devices
 from arkinfer.tir.emit import device_target, emit
 from arkinfer.tir.loops import Loops
+from arkinfer.tir.schedule import Schedule, schedule_of
 from arkinfer.tir.sizes import evaluate
 
 Array = NDArray[Any]
@@ -19,6 +21,8 @@ Arguments = Mapping[str, Any]
 
 # What an OpenCL platform calls itself, by the name that tests use.
 PLATFORMS = {"PoCL": "Portable Computing Language", "Intel": "Intel(R) OpenCL"}
+# The target whose schedules each runs whole.
+TARGETS = {"PoCL": "opencl", "Intel": "intel"}
 # The one that OpenCL tests run on; test_intel.py runs them again on the other.
 PLATFORM = os.environ.get("ARK_TEST_OPENCL", "PoCL")
 
@@ -73,11 +77,11 @@ class HostRunner:
 class OpenClRunner:
     """Compiles OpenCL C for a platform, and launches it with what ``emit`` recorded."""
 
-    loops = Loops("opencl")
-
-    def __init__(self, platform: str) -> None:
+    def __init__(self, platform: str, schedule: Schedule | None = None) -> None:
         import pyopencl as cl
 
+        schedule = schedule or schedule_of(devices.get(TARGETS[platform]))
+        self.loops = Loops("opencl", schedule)
         found = [p for p in cl.get_platforms() if PLATFORMS[platform] in p.name]
         self._cl = cl
         self._context = cl.Context(found[0].get_devices())
@@ -87,7 +91,7 @@ class OpenClRunner:
     def run(self, function: Any, arguments: Arguments) -> dict[str, Array]:
         """See :class:`Runner`."""
         cl = self._cl
-        emitted = emit({"kernel": function}, self._target)
+        emitted = emit({"kernel": function}, self._target, self.loops.schedule)
         kernel = emitted.kernels["kernel"]
         program = cl.Program(self._context, emitted.source).build()
         flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
@@ -99,7 +103,7 @@ class OpenClRunner:
                 given.append(np.int32(scalars[name]))
             else:
                 buffers[name] = cl.Buffer(self._context, flags, hostbuf=arguments[name])
-                given.append(buffers[name])
+                given.append(self._image(buffers[name]) if name in kernel.images else buffers[name])
         lanes = [kernel.lanes, 1, 1]
         groups = [evaluate(size, scalars) for size in kernel.groups]
         sizes = [count * n for count, n in zip(groups, lanes, strict=True)]
@@ -109,6 +113,14 @@ class OpenClRunner:
             results[name] = np.empty_like(arguments[name])
             cl.enqueue_copy(self._queue, results[name], buffer)
         return results
+
+    def _image(self, buffer: Any) -> Any:
+        """The same memory as places of four words."""
+        cl = self._cl
+        places = cl.ImageFormat(cl.channel_order.RGBA, cl.channel_type.UNSIGNED_INT32)
+        return cl.create_image(
+            self._context, cl.mem_flags.READ_ONLY, places, (buffer.size // 16,), buffer=buffer
+        )
 
 
 class CudaRunner:

@@ -60,6 +60,8 @@ from tests.support.tir_runner import (  # noqa: E402
 Array = NDArray[Any]
 # Sums of some hundred float32 products against float64.
 TOLERANCE = 2e-6
+# The same where inputs and products are fp16.
+HALF_TOLERANCE = 1.5e-3
 
 
 @pytest.fixture(scope="module", params=["llvm", "opencl", "webgpu", "metal", "cuda"])
@@ -234,7 +236,9 @@ def test_matmul(runner: Runner, storage: Any, tokens: int, residual: str, schedu
     given = {"x": x, "codes": codes, "scales": scales, "residual": addend, "y": before}
     got = runner.run(kernel, {**given, "tokens": tokens})["y"]
     added = {"none": None, "separate": addend[:, 1:71], "in_place": before[:, 10:]}[residual]
-    assert error(got[:, 10:], matmul(x[:, 4:], values, added, 1 / 3)) < TOLERANCE
+    halves = runner.loops.schedule.half and isinstance(storage, GroupScheme)
+    most = HALF_TOLERANCE if halves else TOLERANCE
+    assert error(got[:, 10:], matmul(x[:, 4:], values, added, 1 / 3)) < most
     assert np.array_equal(got[:, :10], before[:, :10])
 
 

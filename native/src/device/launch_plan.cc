@@ -11,6 +11,7 @@ namespace {
 constexpr int64_t kMostBytes = int64_t{1} << 50;
 constexpr int64_t kMostColumns = int64_t{1} << 31;
 constexpr int64_t kMostSharedBytes = 1 << 20;
+constexpr int64_t kImagePlace = 16;
 
 class Reader {
  public:
@@ -25,6 +26,12 @@ class Reader {
     plan_.output_rows = root_.at("output_rows").integer(1, plan_.chunk);
     read_kv();
     if (root_.has("code")) read_code(root_.at("code"));
+    if (root_.has("extensions")) {
+      JsonView names = root_.at("extensions");
+      for (size_t i = 0; i < names.array_size(); i++) {
+        plan_.extensions.push_back(names.item(i).string());
+      }
+    }
     JsonView slots = root_.at("slots");
     for (size_t i = 0; i < slots.array_size(); i++) plan_.slots.push_back(read_size(slots.item(i)));
     JsonView weights = root_.at("weights");
@@ -125,7 +132,18 @@ class Reader {
   LaunchArgument read_argument(const JsonView& view) const {
     using Argument = LaunchArgument::Kind;
     if (view.has("scalar")) return {Argument::scalar, 0, read_scalar(view.at("scalar"))};
-    if (view.has("weight")) return {Argument::weight, look_up(view.at("weight"), weights_), {}};
+    if (view.has("weight")) {
+      const size_t weight = look_up(view.at("weight"), weights_);
+      const bool image = view.has("as");
+      if (image && view.at("as").string() != "image") {
+        view.at("as").refuse(quote(view.at("as").string()), "\"image\"");
+      }
+      if (image && plan_.weights[weight].bytes % kImagePlace != 0) {
+        view.refuse("an image of " + std::to_string(plan_.weights[weight].bytes) + " bytes",
+                    "whole places of 16");
+      }
+      return {Argument::weight, weight, {}, image};
+    }
     if (view.has("cache")) return {Argument::cache, look_up(view.at("cache"), caches_), {}};
     return {Argument::slot, read_slot(view.at("slot")), {}};
   }
@@ -210,6 +228,10 @@ class Reader {
 LaunchSize read_launch_size(const JsonView& view) { return read_size(view); }
 
 int64_t LaunchScalars::* read_launch_scalar(const JsonView& view) { return read_scalar(view); }
+
+bool LaunchPlan::half_products() const {
+  return std::find(extensions.begin(), extensions.end(), "cl_khr_fp16") != extensions.end();
+}
 
 void check_modules(const LaunchCode& code, int64_t bytes) {
   for (const LaunchModule& module : code.modules) {

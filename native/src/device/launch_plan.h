@@ -49,6 +49,7 @@ struct LaunchArgument {
   Kind kind;
   size_t index;                     // into slots, weights or caches
   int64_t LaunchScalars::* scalar;  // of a scalar
+  bool image = false;               // of a weight: read through an image of four words a place
 };
 
 struct Launch {
@@ -117,13 +118,16 @@ struct LaunchPlan {
   LaunchCode code;
   int64_t chunk = 0;
   int64_t output_rows = 0;
-  bool half_caches = true;  // fp16, else fp32
+  bool half_caches = true;              // fp16, else fp32
+  std::vector<std::string> extensions;  // of OpenCL, that kernels need
   std::vector<LaunchSize> slots;
   std::vector<LaunchWeight> weights;
   std::vector<LaunchCache> caches;
   std::vector<LaunchStep> body, head;
   size_t token_ids = 0, head_input = 0, head_rows = 0, logits = 0;  // slots
   int64_t head_columns = 0;
+
+  bool half_products() const;  // whether kernels compute in fp16
 };
 
 // Raises ARK_INVALID_BUNDLE for modules that leave a file of this size.

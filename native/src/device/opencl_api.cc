@@ -31,6 +31,7 @@ constexpr CodeName kCodes[] = {{-1, "CL_DEVICE_NOT_FOUND"},
                                {kObjectAllocationFailure, "CL_MEM_OBJECT_ALLOCATION_FAILURE"},
                                {kOutOfResources, "CL_OUT_OF_RESOURCES"},
                                {kOutOfHostMemory, "CL_OUT_OF_HOST_MEMORY"},
+                               {-10, "CL_IMAGE_FORMAT_NOT_SUPPORTED"},
                                {-11, "CL_BUILD_PROGRAM_FAILURE"},
                                {-30, "CL_INVALID_VALUE"},
                                {-34, "CL_INVALID_CONTEXT"},
@@ -44,6 +45,7 @@ constexpr CodeName kCodes[] = {{-1, "CL_DEVICE_NOT_FOUND"},
                                {-52, "CL_INVALID_KERNEL_ARGS"},
                                {-54, "CL_INVALID_WORK_GROUP_SIZE"},
                                {-55, "CL_INVALID_WORK_ITEM_SIZE"},
+                               {-40, "CL_INVALID_IMAGE_SIZE"},
                                {kInvalidBufferSize, "CL_INVALID_BUFFER_SIZE"},
                                {-63, "CL_INVALID_GLOBAL_WORK_SIZE"},
                                {-1001, "CL_PLATFORM_NOT_FOUND_KHR"}};
@@ -78,6 +80,7 @@ Api open() {
   ARK_RESOLVE(CreateCommandQueue);
   ARK_RESOLVE(ReleaseCommandQueue);
   ARK_RESOLVE(CreateBuffer);
+  ARK_RESOLVE(CreateImage);
   ARK_RESOLVE(ReleaseMemObject);
   ARK_RESOLVE(CreateProgramWithSource);
   ARK_RESOLVE(CreateProgramWithBinary);

@@ -33,15 +33,29 @@ constexpr uint32_t kDeviceVersion = 0x102F;
 constexpr uint32_t kDeviceExtensions = 0x1030;
 constexpr uint32_t kDeviceUnifiedMemory = 0x1035;
 constexpr uint32_t kDeviceLanguageVersion = 0x103D;
+constexpr uint32_t kDeviceImageBufferWidth = 0x1040;
 constexpr uint64_t kReadWrite = 1 << 0;
 constexpr uint64_t kReadOnly = 1 << 2;
 constexpr uint64_t kUseHostPointer = 1 << 3;
 constexpr uint64_t kCopyHostPointer = 1 << 5;
+constexpr uint32_t kRgba = 0x10B5;
+constexpr uint32_t kUnsignedInt32 = 0x10DC;
+constexpr uint32_t kImageOfBuffer = 0x10F5;
 constexpr uint32_t kBuildLog = 0x1183;
 constexpr uint32_t kProgramBinarySizes = 0x1165;
 constexpr uint32_t kProgramBinaries = 0x1166;
 constexpr uint32_t kKernelArguments = 0x1191;
 constexpr uint32_t kKernelGroupSize = 0x11B0;
+
+struct ImageFormat {
+  uint32_t order, type;
+};
+struct ImageDescription {
+  uint32_t type;
+  size_t width, height, depth, array_size, row_pitch, slice_pitch;
+  uint32_t mip_levels, samples;
+  Memory buffer;
+};
 
 // Every function that is used, by name.
 struct Api {
@@ -55,6 +69,8 @@ struct Api {
   Queue (*CreateCommandQueue)(Context, Device, uint64_t, int32_t*);
   int32_t (*ReleaseCommandQueue)(Queue);
   Memory (*CreateBuffer)(Context, uint64_t, size_t, void*, int32_t*);
+  Memory (*CreateImage)(Context, uint64_t, const ImageFormat*, const ImageDescription*, void*,
+                        int32_t*);
   int32_t (*ReleaseMemObject)(Memory);
   Program (*CreateProgramWithSource)(Context, uint32_t, const char**, const size_t*, int32_t*);
   Program (*CreateProgramWithBinary)(Context, uint32_t, const Device*, const size_t*,

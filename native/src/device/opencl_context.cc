@@ -3,13 +3,13 @@
 #include <algorithm>
 
 #include "device/device_cache.h"
+#include "device/opencl_needs.h"
 #include "error.h"
 #include "sha256.h"
 
 namespace ark {
 namespace {
 
-constexpr const char* kOptions = "-cl-std=CL1.2";
 constexpr const char* kCached = "opencl-program";
 // PoCL keeps what it builds by itself, and a binary of its would have every kernel built twice.
 constexpr const char* kKeepsItsOwn = "Portable Computing Language";
@@ -22,6 +22,8 @@ std::string bytes_for(int64_t bytes, const std::string& what) {
 
 OpenClContext::OpenClContext(const OpenClDevice& device, const DeviceModel& model)
     : device_(device) {
+  check_extensions(device_, *model.plan);
+  options_ = build_options(device_, *model.plan);
   int32_t code = 0;
   context_ = ClHandle<cl::Context, &cl::Api::ReleaseContext>(
       cl::api().CreateContext(nullptr, 1, &device_.device, nullptr, nullptr, &code));
@@ -31,18 +33,20 @@ OpenClContext::OpenClContext(const OpenClDevice& device, const DeviceModel& mode
   cl::check(code, "opening a queue of " + device_.name);
   build(model);
   upload_weights(model);
+  make_images(*model.plan);
 }
 
 void OpenClContext::build(const DeviceModel& model) {
   const std::string key =
-      sha256_hex(model.source, model.source_bytes) + "\n" + kOptions + "\n" + device_.identity();
+      sha256_hex(model.source, model.source_bytes) + "\n" + options_ + "\n" + device_.identity();
   const bool cached = device_.name.find(kKeepsItsOwn) == std::string::npos;
   if (cached && build_from_cache(key)) return;
   int32_t code = 0;
   program_ = ClProgram(cl::api().CreateProgramWithSource(
       context_.get(), 1, &const_cast<const char*&>(model.source), &model.source_bytes, &code));
   cl::check(code, "reading kernels.cl");
-  code = cl::api().BuildProgram(program_.get(), 1, &device_.device, kOptions, nullptr, nullptr);
+  code = cl::api().BuildProgram(program_.get(), 1, &device_.device, options_.c_str(), nullptr,
+                                nullptr);
   if (code == cl::kSuccess) {
     if (cached) keep_in_cache(key);
     return;
@@ -70,7 +74,8 @@ bool OpenClContext::build_from_cache(const std::string& key) {
                                                       &data, &status, &code));
   // A driver may refuse what an older one built, whatever it calls itself.
   if (code != cl::kSuccess || status != cl::kSuccess) return false;
-  code = cl::api().BuildProgram(program.get(), 1, &device_.device, kOptions, nullptr, nullptr);
+  code =
+      cl::api().BuildProgram(program.get(), 1, &device_.device, options_.c_str(), nullptr, nullptr);
   if (code != cl::kSuccess) return false;
   program_ = std::move(program);
   return true;
@@ -127,6 +132,21 @@ void OpenClContext::upload_weights(const DeviceModel& model) {
         cl::api().CreateBuffer(context_.get(), flags, static_cast<size_t>(weight.bytes),
                                const_cast<char*>(model.weights) + weight.offset, &code));
     cl::check(code, bytes_for(weight.bytes, quote(weight.name)));
+  }
+}
+
+void OpenClContext::make_images(const LaunchPlan& plan) {
+  for (const auto* steps : {&plan.body, &plan.head}) {
+    for (const LaunchStep& step : *steps) {
+      for (const Launch& launch : step.launches) {
+        for (const LaunchArgument& argument : launch.arguments) {
+          if (!argument.image || images_.count(argument.index)) continue;
+          images_.emplace(argument.index,
+                          image_over(device_, context_.get(), weight(argument.index),
+                                     plan.weights[argument.index]));
+        }
+      }
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 // A device with a model's program and weights, which runs share.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,8 @@ class OpenClContext {
   const OpenClDevice& device() const { return device_; }
   cl::Queue queue() const { return queue_.get(); }
   cl::Memory weight(size_t index) const { return weights_[index].get(); }
+  // The same memory as an image, of weights that a launch reads through one.
+  cl::Memory weight_image(size_t index) const { return images_.at(index).get(); }
   // Memory filled with zeros; `what` it is for, in messages.
   ClMemory allocate(int64_t bytes, const std::string& what) const;
   // The kernel of a launch, once it is sure that the device can launch it so.
@@ -28,12 +31,15 @@ class OpenClContext {
   bool build_from_cache(const std::string& key);
   void keep_in_cache(const std::string& key) const;
   void upload_weights(const DeviceModel& model);
+  void make_images(const LaunchPlan& plan);
 
   OpenClDevice device_;
   ClHandle<cl::Context, &cl::Api::ReleaseContext> context_;
   ClHandle<cl::Queue, &cl::Api::ReleaseCommandQueue> queue_;
   ClProgram program_;
   std::vector<ClMemory> weights_;
+  std::map<size_t, ClMemory> images_;  // by weight
+  std::string options_;
 };
 
 }  // namespace ark

@@ -99,8 +99,11 @@ bool is_new_enough(const std::string& version) {
 }
 
 std::string OpenClDevice::identity() const {
-  return name + "\n" + text_of(cl::api().GetDeviceInfo, device, cl::kDeviceVersion) + "\n" +
-         text_of(cl::api().GetDeviceInfo, device, cl::kDriverVersion);
+  return name + "\n" + text(cl::kDeviceVersion) + "\n" + text(cl::kDriverVersion);
+}
+
+std::string OpenClDevice::text(uint32_t what) const {
+  return text_of(cl::api().GetDeviceInfo, device, what);
 }
 
 int64_t OpenClDevice::number(uint32_t what) const {

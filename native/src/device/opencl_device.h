@@ -15,6 +15,8 @@ struct OpenClDevice {
   // What a built program and a self-test depend on: the device, its platform and the driver.
   std::string identity() const;
 
+  // A name, version or list that the driver gives as text.
+  std::string text(uint32_t what) const;
   // A limit that the driver gives as size_t, cl_uint or cl_ulong.
   int64_t number(uint32_t what) const;
 };

@@ -41,7 +41,8 @@ std::vector<OpenClRun::BoundStep> OpenClRun::bind(const std::vector<LaunchStep>&
       for (uint32_t i = 0; i < launch.arguments.size(); i++) {
         const LaunchArgument& argument = launch.arguments[i];
         if (argument.kind == LaunchArgument::Kind::scalar) continue;
-        cl::Memory memory = memory_of(argument.kind, argument.index);
+        cl::Memory memory = argument.image ? context_->weight_image(argument.index)
+                                           : memory_of(argument.kind, argument.index);
         cl::check(cl::api().SetKernelArg(one.kernel.get(), i, sizeof(memory), &memory), step.place);
       }
       entry.launches.push_back(std::move(one));
