@@ -14,6 +14,8 @@ _UNITS = {
     "image_width": "pixels",
     "image_buffer_width": "pixels",
     "work_group": "threads",
+    "subgroup": "lanes",
+    "load_bytes": "bytes",
 }
 
 
@@ -119,6 +121,8 @@ def _figures(profile: Mapping[str, Any]) -> tuple[list[list[str]], dict[str, int
             rows.append(row(f"{name} {precision}", figure, kind))
         for limit, figure in unit["limits"].items():
             rows.append(row(f"{name} {limit.replace('_', ' ')}", figure, _UNITS[limit]))
+        for trait, figure in unit["traits"].items():
+            rows.append(row(f"{name} {trait.replace('_', ' ')}", figure, _UNITS[trait]))
     for text in [*profile["memory_sources"], *_unit_sources(profile)]:
         sources.setdefault(text, len(sources) + 1)
     return rows, sources

@@ -2,59 +2,22 @@
 
 A group has a key-value head and some rows, which are query heads of one or several tokens; it
 takes a block of keys at a time. To score, each lane holds a key; to sum, pairs of dimensions. With
-splits, a row's blocks are shared out among groups, and :func:`combine` joins what they found.
+splits, a row's blocks are shared out among groups, and ``tir_combine.py`` joins what they found.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from tvm.script import tirx as T
 
-from arkinfer.tir.caches import BLOCK, Caches
+from arkinfer.kernels.attention.tir_combine import combine
+from arkinfer.kernels.attention.tir_shape import NEVER, Shape
+from arkinfer.tir.caches import BLOCK
 from arkinfer.tir.halves import constant
 from arkinfer.tir.loops import LANES, Loops, Rows, ceil_div
 
-NEVER = -1e30
-"""Below every score: that of keys that a row does not see."""
-_MOST_ROWS = 16
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What an attention kernel is made for.
-
-    Attributes:
-        caches: keys and values.
-        heads: query heads.
-        scale: of the scores.
-        splits: groups that share a row's keys.
-        most: chosen blocks per row, of block-sparse attention; 0 of dense attention.
-        block_size: tokens of a chosen block, a divisor of 64.
-    """
-
-    caches: Caches
-    heads: int
-    scale: float
-    splits: int = 1
-    most: int = 0
-    block_size: int = BLOCK
-
-    @property
-    def per_head(self) -> int:
-        """Query heads of a key-value head."""
-        return self.heads // self.caches.kv_heads
-
-    @property
-    def group_tokens(self) -> int:
-        """Tokens of a group: as many as fill its rows, but one where each has its own blocks."""
-        return 1 if self.most else max(1, _MOST_ROWS // self.per_head)
-
-    @property
-    def partial(self) -> int:
-        """Floats that one split leaves for a token's head: maximum, sum, and sums of values."""
-        return 2 + self.caches.head_dim
+__all__ = ["NEVER", "Shape", "attend", "combine"]
 
 
 def attend(loops: Loops, shape: Shape, q: Rows, y: Rows) -> Any:
@@ -72,6 +35,7 @@ def attend(loops: Loops, shape: Shape, q: Rows, y: Rows) -> Any:
     count = rows * own_pairs * 2
     size = shape.block_size
     scale = shape.scale
+    subgroups, shares = bool(loops.schedule.subgroup), loops.partials
     at_q, at_y = q.at, y.at
     row_width = caches.kv_heads * (1 + most)
 
@@ -102,6 +66,8 @@ def attend(loops: Loops, shape: Shape, q: Rows, y: Rows) -> Any:
                     split = pair % splits
                     queries = T.alloc_buffer((rows * head_dim,), "float32", scope=loops.shared)
                     scores = T.alloc_buffer((rows * BLOCK,), "float32", scope=loops.shared)
+                    # What sub-groups find of a row's scores, where there are some.
+                    found = T.alloc_buffer((rows * shares,), "float32", scope=loops.shared)
                     # Of each row: the highest score so far, what it makes of older sums, and
                     # the sum of weights.
                     highest = T.alloc_buffer((rows,), "float32", scope=loops.shared)
@@ -153,6 +119,7 @@ def attend(loops: Loops, shape: Shape, q: Rows, y: Rows) -> Any:
                                     band * row_width + head * (1 + most) + 1 + block[0]
                                 ]
                         for lane in loops.lanes():
+                            top = T.alloc_buffer((1,), "float32", scope="local")
                             for r in T.unroll(rows):
                                 mine[loops.own(lane, r, rows)] = T.float32(0)
                             if lane < size:
@@ -180,31 +147,50 @@ def attend(loops: Loops, shape: Shape, q: Rows, y: Rows) -> Any:
                                     > past + band * group_tokens + r // per_head
                                 ):
                                     mine[loops.own(lane, r, rows)] = T.float32(NEVER)
-                                scores[r * BLOCK + lane] = mine[loops.own(lane, r, rows)]
+                                if subgroups:
+                                    top[0] = loops.largest(mine[loops.own(lane, r, rows)])
+                                    if loops.leads(lane):
+                                        found[r * shares + loops.partial(lane)] = top[0]
+                                else:
+                                    scores[r * BLOCK + lane] = mine[loops.own(lane, r, rows)]
                         for lane in loops.lanes():
                             best = T.alloc_buffer((1,), "float32", scope="local")
                             if lane < rows:
                                 best[0] = highest[lane]
-                                for k in T.serial(size):
-                                    best[0] = T.max(best[0], scores[lane * BLOCK + k])
+                                if subgroups:
+                                    for k in T.serial(shares):
+                                        best[0] = T.max(best[0], found[lane * shares + k])
+                                else:
+                                    for k in T.serial(size):
+                                        best[0] = T.max(best[0], scores[lane * BLOCK + k])
                                 older[lane] = T.exp(highest[lane] - best[0])
                                 highest[lane] = best[0]
                         for lane in loops.lanes():
+                            top = T.alloc_buffer((1,), "float32", scope="local")
                             for r in T.unroll(rows):
                                 # A row that has seen no key yet must not take these for the
                                 # highest.
-                                scores[r * BLOCK + lane] = T.if_then_else(
+                                top[0] = T.if_then_else(
                                     mine[loops.own(lane, r, rows)] > T.float32(NEVER),
                                     T.exp(mine[loops.own(lane, r, rows)] - highest[r]),
                                     T.float32(0),
                                 )
+                                scores[r * BLOCK + lane] = top[0]
+                                if subgroups:
+                                    top[0] = loops.total(top[0])
+                                    if loops.leads(lane):
+                                        found[r * shares + loops.partial(lane)] = top[0]
                         for lane in loops.lanes():
                             total = T.alloc_buffer((1,), "float32", scope="local")
                             both = T.alloc_buffer((2,), "float32", scope="local")
                             if lane < rows:
                                 total[0] = weights[lane] * older[lane]
-                                for k in T.serial(size):
-                                    total[0] += scores[lane * BLOCK + k]
+                                if subgroups:
+                                    for k in T.serial(shares):
+                                        total[0] += found[lane * shares + k]
+                                else:
+                                    for k in T.serial(size):
+                                        total[0] += scores[lane * BLOCK + k]
                                 weights[lane] = total[0]
                             for i in T.unroll(own_pairs):
                                 for r in T.unroll(rows):
@@ -284,50 +270,3 @@ def attend(loops: Loops, shape: Shape, q: Rows, y: Rows) -> Any:
                                                 )
 
     return attend
-
-
-def combine(loops: Loops, shape: Shape, y: Rows) -> Any:
-    """Join what the splits of :func:`attend` left: a group per token and head.
-
-    Arguments: partials, y (float32), tokens.
-    """
-    heads, splits, partial = shape.heads, shape.splits, shape.partial
-    head_dim = shape.caches.head_dim
-    at_y = y.at
-
-    @T.prim_func(s_tir=True)
-    def combine(p_partials: T.handle, p_y: T.handle, tokens: T.int32):
-        partials = T.match_buffer(p_partials, (T.int32(),), "float32")
-        y = T.match_buffer(p_y, (T.int32(),), "float32")
-        for t in loops.groups(tokens, "x"):
-            for head in loops.groups(heads, "y"):
-                with T.sblock("group"):
-                    T.reads()
-                    T.writes()
-                    for lane in loops.lanes():
-                        best = T.alloc_buffer((1,), "float32", scope="local")
-                        sums = T.alloc_buffer((2,), "float32", scope="local")
-                        share = T.alloc_buffer((1,), "float32", scope="local")
-                        first = T.alloc_buffer((1,), "int32", scope="local")
-                        first[0] = (t * heads + head) * splits * partial
-                        best[0] = T.float32(NEVER)
-                        for split in T.serial(splits):
-                            best[0] = T.max(best[0], partials[first[0] + split * partial])
-                        for step in T.serial(ceil_div(head_dim, LANES)):
-                            if step * LANES + lane < head_dim:
-                                sums[0] = T.float32(0)
-                                sums[1] = T.float32(0)
-                                for split in T.serial(splits):
-                                    share[0] = T.exp(partials[first[0] + split * partial] - best[0])
-                                    sums[0] += share[0] * partials[first[0] + split * partial + 1]
-                                    sums[1] += (
-                                        share[0]
-                                        * partials[
-                                            first[0] + split * partial + 2 + step * LANES + lane
-                                        ]
-                                    )
-                                y[at_y(t, head * head_dim + step * LANES + lane)] = (
-                                    sums[1] / sums[0]
-                                )
-
-    return combine

@@ -28,7 +28,7 @@ def rms_norm(loops: Loops, x: Rows, y: Rows, epsilon: float) -> Any:
             with T.sblock("group"):
                 T.reads()
                 T.writes()
-                squares = T.alloc_buffer((LANES,), "float32", scope=loops.shared)
+                squares = T.alloc_buffer((loops.partials,), "float32", scope=loops.shared)
                 for lane in loops.lanes():
                     own = T.alloc_buffer((1,), "float32", scope="local")
                     own[0] = T.float32(0)
@@ -36,11 +36,13 @@ def rms_norm(loops: Loops, x: Rows, y: Rows, epsilon: float) -> Any:
                         if step * LANES + lane < columns:
                             value = x[at_x(t, step * LANES + lane)]
                             own[0] += value * value
-                    squares[lane] = own[0]
+                    own[0] = loops.total(own[0])
+                    if loops.leads(lane):
+                        squares[loops.partial(lane)] = own[0]
                 for lane in loops.lanes():
                     total = T.alloc_buffer((1,), "float32", scope="local")
                     total[0] = T.float32(0)
-                    for other in T.serial(LANES):
+                    for other in T.serial(loops.partials):
                         total[0] += squares[other]
                     total[0] = T.float32(1) / T.sqrt(
                         total[0] * constant(1 / columns) + constant(epsilon)

@@ -19,6 +19,8 @@ Side = Session | Executor
 # Both sides multiply the same codes in float32 and differ by the order of sums. fp16 caches differ
 # besides where that moves a number across the middle of two halves.
 TOLERANCE = {"fp32": 5e-5, "fp16": 5e-3}
+# Products that a device computes in fp16, which rounds their inputs and the sums of a few.
+HALF_PRODUCTS = 1e-2
 
 # Kind, type of the KV cache and quantization: both generations of sparse attention and none.
 TINY_MODELS = pytest.mark.parametrize(
@@ -60,11 +62,18 @@ def follow(both: Sequence[Side], last: list[NDArray[Any]], steps: int, tolerance
         last = [session.append([token])[-1] for session in both]
 
 
-def compare_whole(both: Sequence[Side], sparse: bool, tolerance: float) -> None:
-    """Prefill in chunks, verify-sized appends, decoding and rollback; selected blocks too."""
+def compare_whole(
+    both: Sequence[Side], sparse: bool, tolerance: float, others: float = 0.0
+) -> None:
+    """Prefill in chunks, verify-sized appends, decoding and rollback; selected blocks too.
+
+    ``others`` is the share of the prompt's rows that may differ by more: those whose blocks, all
+    but equal in score, are chosen differently.
+    """
     prompt = [int(i) for i in np.random.default_rng(3).integers(3, 300, 100)]
     device, cpu = (session.append(prompt, all_logits=True) for session in both)
-    assert error(device, cpu) < tolerance
+    rows = np.abs(device - cpu).max(axis=1) / np.abs(cpu).max()
+    assert (rows >= tolerance).mean() <= others
     for layer in range(2 if sparse else 0):
         found, expected = (session.selected_blocks(layer) for session in both)
         assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))

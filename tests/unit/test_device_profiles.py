@@ -33,6 +33,7 @@ GOOD: dict[str, Any] = {
             "source": "sheet",
             "peak": {"fp16": {"unknown": "nobody says"}},
             "limits": {"largest_allocation": {"value": 1 << 30, "source": "test"}},
+            "traits": {"subgroup": {"value": 16, "source": "test"}},
         },
         "cpu": {
             "backend": "cpu",
@@ -87,6 +88,7 @@ def test_what_is_written_comes_back() -> None:
     assert profile.default is profile.units["gpu"]
     assert profile.default.peak["fp16"] == Figure(None, (), "nobody says")
     assert profile.default.limits["largest_allocation"] == Figure(1 << 30, (test,))
+    assert profile.default.traits["subgroup"] == Figure(16, (test,))
     cpu = profile.units["cpu"]
     assert (cpu.features, cpu.cores, cpu.threads) == (("neon",), 8, 4)
     assert cpu.bandwidth == Figure(12.5, (test,), verified=False)

@@ -19,6 +19,7 @@ PROMISED = {
     *(
         "opencl",
         "adreno",
+        "intel",
         "mali",
         "cpu",
         "x86-64",
@@ -38,7 +39,7 @@ ARCHITECTURES = {
     "cpu": r"any|x86_64|aarch64",
     "cuda": r"sm_\d+",
     "metal": r"apple\d+",
-    "opencl": r"any|adreno(-\d+)?|mali(-g\d+)?|immortalis-g\d+",
+    "opencl": r"any|intel|adreno(-\d+)?|mali(-g\d+)?|immortalis-g\d+",
 }
 
 
@@ -71,7 +72,7 @@ def test_profile_of_one_device(profile: Profile) -> None:
     assert profile.quantization and profile.kv and profile.why
     for unit in profile.units.values():
         assert unit.peak, "peaks are given, or said to be unknown"
-        for figure in [*unit.peak.values(), *unit.limits.values()]:
+        for figure in [*unit.peak.values(), *unit.limits.values(), *unit.traits.values()]:
             assert figure.how or figure.value is not None
 
 
@@ -112,6 +113,7 @@ def test_a_device_carries_what_backends_need() -> None:
     device = devices.get("snapdragon-8-gen-2")
     assert device.limits["largest_allocation"] == 1 << 30
     assert "work_group" not in device.limits, "unknown limits are left out"
+    assert device.traits == {"subgroup": 64, "load_bytes": 16}
     assert device.quantization == "w4g128"
     assert devices.get("snapdragon-8-gen-2:cpu").name == "snapdragon-8-gen-2:cpu"
     assert devices.get("h100").memory == 80 << 30
