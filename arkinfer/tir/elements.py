@@ -31,9 +31,12 @@ def words_at_once(loops: Loops, matrix: Matrix, most: int = 4) -> int:
     return words
 
 
-def load_inputs(inputs: Any, x: Any, at: Any, count: int, dtype: str, first: int = 0) -> None:
+def load_inputs(
+    loops: Loops, inputs: Any, x: Any, at: Any, count: int, dtype: str, first: Any = 0
+) -> None:
     """Read ``inputs[first], inputs[first + 1], ...`` as ``dtype`` from consecutive float32."""
-    width = next(n for n in (4, 2, 1) if count % n == 0)
+    # OpenCL alone reads vectors that lie anywhere.
+    width = next(n for n in (4, 2, 1) if count % n == 0 and n <= loops.schedule.vector)
     for i in range(0, count, width):
         if width == 1:
             T.buffer_store(inputs, T.Cast(dtype, x[at + i]), [first + i])

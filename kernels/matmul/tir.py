@@ -87,7 +87,9 @@ def few_rows(
                         for step in T.serial(ceil_div(places, across)):
                             place[1] = step * across + loops.place(lane)
                             if place[1] < places:
-                                load_inputs(inputs, x, at_x(t, place[1] * span), span, input_type)
+                                load_inputs(
+                                    loops, inputs, x, at_x(t, place[1] * span), span, input_type
+                                )
                                 for r in T.unroll(_OUTPUTS):
                                     row[0] = T.min(place[0] + r, outputs - 1)
                                     load_words(

@@ -82,6 +82,7 @@ def many_rows_direct(loops: Loops, matrix: Matrix, x: Rows, finish: Finish) -> A
                                 for i in T.unroll(_LANE_TOKENS):
                                     at[2] = T.min(at[0] + i, tokens - 1)
                                     load_inputs(
+                                        loops,
                                         inputs,
                                         x,
                                         at_x(at[2], place * span + w * count),

@@ -107,6 +107,7 @@ def many_rows(
                                     read[j] = T.Cast(tile_type, T.float32(0))
                                 if band * _TILE_TOKENS + place[0] < tokens and place[2] < inputs:
                                     load_inputs(
+                                        loops,
                                         read,
                                         x,
                                         at_x(band * _TILE_TOKENS + place[0], place[2]),
