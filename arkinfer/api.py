@@ -145,7 +145,13 @@ def load(
             reason = "weights repacked for the CPU would not fit into free memory"
         native = NativeModel(bundle.path)
         info = ModelInfo(bundle.manifest, bundle.digest, name, table.context, table.kv, table.total)
-        return Model(bundle, native, lambda: NativeSession(native, options, reason), info)
+        return Model(
+            bundle,
+            native,
+            lambda: NativeSession(native, options, reason),
+            info,
+            lambda: native.kept_choice(options),
+        )
     from arkinfer.backends import ExecutorOptions
 
     make = _python_executor(bundle, name, ExecutorOptions(table.context, threads, kv_type))

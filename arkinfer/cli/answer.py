@@ -97,10 +97,20 @@ def conversation(system: str | None, prompt: str) -> list[dict[str, Any]]:
     return [*first, {"role": "user", "content": prompt}]
 
 
-def name_choice(session: Session) -> None:
-    """Say on stderr what a bundle for a device runs on."""
+def open_session(model: Model) -> Session:
+    """A session; says on stderr what a bundle for a device runs on, and what takes long before."""
+    announce(model)
+    session = model.session()
     if session.choice is not None:
         print(session.choice, file=sys.stderr)
+    return session
+
+
+def announce(model: Model) -> None:
+    """Say on stderr that the first load on a device takes longer than others."""
+    kept = model.kept_choice()
+    if kept is not None and kept.on == "faster":
+        print(f"testing and measuring {kept.device} and the CPU, once", file=sys.stderr)
 
 
 def report(answers: list[Answer], load_seconds: float, model: Model, session: Session) -> None:

@@ -65,6 +65,7 @@ def bench(
     from arkinfer.api import load
     from arkinfer.bench import Settings, measure
     from arkinfer.cli import show
+    from arkinfer.cli.answer import announce
     from arkinfer.runtime.native_session import NativeSession
 
     settings = Settings(prompt, generate, depth, repeat, real_prefill)
@@ -79,6 +80,7 @@ def bench(
         kernels=kernels.value,
         on=on.value,
     )
+    announce(model)
     session = model.session()
     native = session.executor if isinstance(session.executor, NativeSession) else None
     choice = session.choice

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from arkinfer.cli.answer import Answer, conversation, end_line, name_choice, report, stream, write
+from arkinfer.cli.answer import Answer, conversation, end_line, open_session, report, stream, write
 from arkinfer.cli.app import describe
 from arkinfer.errors import ArkInferError
 
@@ -35,8 +35,7 @@ def chat(
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  gives input() history and editing
 
-    session = model.session()
-    name_choice(session)
+    session = open_session(model)
     load_seconds = time.perf_counter() - started
     print(f"{_LEAVE} or Ctrl-D leaves, Ctrl-C ends an answer.", file=sys.stderr)
     messages: list[dict[str, Any]] = []

@@ -176,14 +176,13 @@ def run(
 
         repl.chat(model, system, think, raw, sampling, started)
         return
-    from arkinfer.cli.answer import conversation, name_choice, report
+    from arkinfer.cli.answer import conversation, open_session, report
 
     if raw:
         ids = model.encode(text)
     else:
         ids = model.encode_chat(conversation(system, text), think)
-    session = model.session()
-    name_choice(session)
+    session = open_session(model)
     answer, load_seconds = _answer(model, session, ids, sampling, started, show=not json)
     if json:
         _print_json(answer, load_seconds, session)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from arkinfer import memory
 from arkinfer.bundle import Bundle
 from arkinfer.errors import PromptError, TokenizerError
+from arkinfer.runtime.choice import Choice
 from arkinfer.runtime.executor import Executor
 from arkinfer.runtime.generation import Generation, Sampling
 from arkinfer.runtime.native_session import NativeModel
@@ -66,11 +67,13 @@ class Model:
         native: NativeModel,
         make_executor: Callable[[], Executor],
         info: ModelInfo,
+        kept_choice: Callable[[], Choice | None] = lambda: None,
     ) -> None:
         self.bundle = bundle
         self.info = info
         self._native = native
         self._make_executor = make_executor
+        self._kept_choice = kept_choice
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -105,6 +108,14 @@ class Model:
     def session(self) -> Session:
         """A new, empty sequence with its own KV cache."""
         return Session(self._native, self._make_executor())
+
+    def kept_choice(self) -> Choice | None:
+        """What a session would run on, as far as earlier loads measured it; None without a choice.
+
+        Raises:
+            ArkInferError: as :meth:`session`, for what is wrong with the device's name.
+        """
+        return self._kept_choice()
 
     def promised_bytes(self, session: Session) -> int | None:
         """Memory that the process will need with this session; None without a promise."""

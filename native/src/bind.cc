@@ -303,7 +303,8 @@ SessionOptions resolve_options(const Model& model, const ark_session_options* op
     fail(ARK_INVALID_ARGUMENT, "this bundle holds no plan for the CPU", "plan.cpu.json",
          "run it on its device, or compile with --target cpu");
   }
-  if (const LaunchPlan* launches = model.launches()) {
+  const LaunchPlan* launches = model.launches();
+  if (launches && given.on != ARK_ON_CPU) {
     int32_t own = launches->half_caches ? ARK_KV_F16 : ARK_KV_F32;
     if (given.kv_type != ARK_KV_DEFAULT && given.kv_type != own) {
       bad_option("KV cache type " + std::to_string(given.kv_type),

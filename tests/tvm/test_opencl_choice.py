@@ -101,6 +101,9 @@ def test_both_can_be_asked_for_and_agree(bundle: Path) -> None:
     )
     assert np.abs(device - cpu).max() < 5e-3 * np.abs(cpu).max()
     assert device.argmax() == cpu.argmax()
+    # The CPU's own kinds of caches.
+    logits = arkinfer.load(bundle, on="cpu", kv="int8").session().append(tokens)
+    assert logits.argmax() == cpu.argmax()
     with pytest.raises(InvalidOptionError, match="on is 'gpu'"):
         arkinfer.load(bundle, on="gpu")
 
@@ -196,7 +199,7 @@ def run(bundle: Path, environment: Mapping[str, str], *options: str) -> tuple[in
     return done.returncode, done.stdout, done.stderr
 
 
-def test_commands_name_the_choice(bundle: Path) -> None:
+def test_commands_name_the_choice(bundle: Path, tmp_path: Path) -> None:
     code, out, err = run(bundle, {}, "--on", "cpu")
     assert code == 0 and err == "runs on the CPU: as it was asked for\n"
     answer = json.loads(out)
@@ -204,6 +207,10 @@ def test_commands_name_the_choice(bundle: Path) -> None:
     code, out, err = run(bundle, {}, "--on", "device", "--activations", "fp32")
     assert err.startswith("runs on ") and err.endswith(": as it was asked for\n")
     assert json.loads(out)["choice"]["on"] == "device"
+    code, _, err = run(bundle, {"XDG_CACHE_HOME": str(tmp_path)})
+    first, second = err.splitlines()
+    assert code == 0 and first.startswith("testing and measuring ") and first.endswith(", once")
+    assert second.startswith("runs on ")
     chosen(bundle)
     shown = arkinfer_says(bundle, {}, "inspect", str(bundle), "--json")
     choice = json.loads(shown.stdout)["choice"]
