@@ -56,14 +56,15 @@ void place(const Call& call, Cursor* at, Product* p) {
   if (use_int8(call)) {
     // A line more per row: rows that are whole pages apart would share their places in the cache.
     int64_t padded = round_up(w.inputs, 64) + 64;
-    p->a.code_stride = call.tokens <= kFewRows ? padded : w.inputs;
+    bool tiled = is_tiled(w, call.tokens);
+    p->a.code_stride = tiled ? w.inputs : padded;
     p->a.codes = at->take<int8_t>(call.tokens * padded);
     p->a.fine_codes = at->take<int8_t>(call.tokens * padded);
     p->a.scales = at->take<float>(sums);
     p->a.code_sums = at->take<int32_t>(sums);
     p->a.fine_sums = at->take<int32_t>(sums);
     p->a.coarse = at->take<uint8_t>(sums);
-    if (call.tokens > kFewRows) {
+    if (tiled) {
       place_row_tiles(w, call.tokens, at, &p->tiles);
       p->buffer_bytes = buffer_bytes(w);
       p->buffers = at->take<char>(call.parallel.threads * p->buffer_bytes);
@@ -98,7 +99,9 @@ void run(const Call& call) {
   place(call, &at, &p);
   p.a.x = p.norm ? p.normalized : row<float>(o[kX], 0);
   p.a.stride = p.norm ? p.w.inputs : o[kX].stride;
-  if (p.rows <= kFewRows) {
+  if (p.a.codes && is_tiled(p.w, p.rows)) {
+    multiply_int8(call, &p);
+  } else if (p.rows <= kFewRows) {
     multiply_few_rows(call, &p);
   } else {
     multiply_many_rows(call, &p);

@@ -9,7 +9,7 @@
 ARK_KERNEL_BEGIN
 
 constexpr int64_t kLeastBytes = 64 << 10;  // weights per item of parallel work
-constexpr int64_t kFewRows = 16;           // up to here weights are read once per kRows rows
+constexpr int64_t kFewRows = 16;  // up to here weights are read once, or once per kRows rows
 
 // Adds inputs [first, last) of R rows and one panel to totals.
 template <int R>
@@ -57,41 +57,9 @@ inline void tile_pair(const Product& p, int64_t panel, float* totals) {
   }
 }
 
-// Up to kCodeRows rows of 4-bit codes.
-inline void tile_code_rows(const Product& p, int64_t row, int64_t rows, int64_t panel,
-                           int64_t first, int64_t last, float* totals, int64_t stride) {
-  switch (rows) {
-    case 1:
-      return tile<1>(p, row, panel, first, last, totals, stride);
-    case 2:
-      return tile<2>(p, row, panel, first, last, totals, stride);
-    case 3:
-      return tile<3>(p, row, panel, first, last, totals, stride);
-    case 4:
-      return tile<4>(p, row, panel, first, last, totals, stride);
-    case 5:
-      return tile<5>(p, row, panel, first, last, totals, stride);
-    case 6:
-      return tile<6>(p, row, panel, first, last, totals, stride);
-    case 7:
-      return tile<7>(p, row, panel, first, last, totals, stride);
-    default:
-      return tile<8>(p, row, panel, first, last, totals, stride);
-  }
-}
-
 inline void tile_rows(const Product& p, int64_t row, int64_t rows, int64_t panel, int64_t first,
                       int64_t last, float* totals, int64_t stride) {
   int64_t r = 0;
-  if (kCodeRows == 8 && p.a.codes && p.w.type == DType::u4) {
-    int64_t tiles = quotient_up(rows, kCodeRows);
-    for (int64_t left = tiles; left > 0; left--) {
-      int64_t n = quotient_up(rows - r, left);
-      tile_code_rows(p, row + r, n, panel, first, last, totals + r * stride, stride);
-      r += n;
-    }
-    return;
-  }
   for (; r + kRows <= rows; r += kRows) {
     tile<kRows>(p, row + r, panel, first, last, totals + r * stride, stride);
   }
@@ -112,13 +80,17 @@ inline void multiply_place(const Product& p, int64_t place) {
   for (int64_t r = 0; r < p.rows; r++) write_outputs(p, r, place, totals + r * kLanes);
 }
 
+// Loops prefetch what lies ahead of them: this fetches what nothing lies ahead of.
+ARK_INLINE void prefetch_start(const Product& p, int64_t place) {
+  const char* start = panel(p.w, panel_at(p.w, place));
+  for (int64_t i = 0; i < kPrefetchBytes; i += 64) prefetch(start + i);
+}
+
 inline void run_few_rows(void* user, int64_t index, int32_t) {
   const Product& p = *static_cast<const Product*>(user);
   int64_t place = p.bounds[index];
   int64_t end = p.bounds[index + 1];
-  // The loops prefetch from here on.
-  const char* start = panel(p.w, panel_at(p.w, place));
-  for (int64_t i = 0; i < kPrefetchBytes; i += 64) prefetch(start + i);
+  prefetch_start(p, place);
   if (p.rows == 1 && !p.a.codes) {
     for (; place + 2 <= end; place += 2) {
       float totals[2 * kLanes] = {};
@@ -133,9 +105,10 @@ inline void run_few_rows(void* user, int64_t index, int32_t) {
   }
 }
 
-// Items of parallel work, large ones first, so that a thread walks one long stream and no other
-// waits long for the last: each takes three quarters of its share of what is left.
-inline void multiply_few_rows(const Call& call, Product* p) {
+// Cuts the panels into items of parallel work, large ones first, so that a thread walks one long
+// stream and no other waits long for the last: each takes three quarters of its share of what is
+// left. Gives the number of items.
+inline int64_t cut_panels(const Call& call, Product* p) {
   int64_t least = larger(1, kLeastBytes / panel_bytes(p->w));
   if (p->w.gated) least = round_up(least, 2);
   int64_t items = 0;
@@ -146,8 +119,12 @@ inline void multiply_few_rows(const Call& call, Product* p) {
     done += items + 1 == kMostItems ? left : smaller(share, left);
   }
   p->bounds[items] = p->panels;
+  return items;
+}
+
+inline void multiply_few_rows(const Call& call, Product* p) {
   prepare_rows(call, p);
-  run_parallel(call, items, run_few_rows, p);
+  run_parallel(call, cut_panels(call, p), run_few_rows, p);
 }
 
 ARK_KERNEL_END

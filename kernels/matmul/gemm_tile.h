@@ -99,8 +99,14 @@ constexpr int32_t middle_code(DType, Offsets) { return 0; }
 constexpr int64_t start_span(DType, Offsets) { return 0; }
 ARK_INLINE int32_t start_of(const int8_t*, int64_t, int32_t) { return 0; }
 
-// finish(i, dot) for each cell i of a tile, with begin(i) added to its products.
-template <DType kCodes, Offsets, typename Begin, typename Finish>
+// Whether a tile may be of its first R rows only, and read packed 4-bit codes; and from how many
+// rows of those on tiles are faster than few_rows.h, if that is before kFewRows.
+constexpr bool kPartialTiles = false;
+constexpr int64_t kTiledRows = 1 << 20;
+
+// finish(i, dot) for each cell i of a tile of R rows, with begin(i) added to its products; weights
+// are packed or not.
+template <DType kCodes, Offsets, int, bool, typename Begin, typename Finish>
 ARK_INLINE void multiply_tile(const uint8_t* weights, int64_t apart, const int8_t* x,
                               int64_t inputs, Begin begin, Finish finish) {
   I dot[kTileRows * kTilePanels];

@@ -1,4 +1,4 @@
-// Prefill. With fp32 activations: blocks of rows by blocks of panels, each with its inputs in the
+// Prefill with fp32 activations: blocks of rows by blocks of panels, each with its inputs in the
 // second-level cache.
 #pragma once
 
@@ -37,10 +37,6 @@ inline void run_block(void* user, int64_t index, int32_t thread) {
 }
 
 inline void multiply_many_rows(const Call& call, Product* p) {
-  if (p->a.codes) {
-    multiply_int8(call, p);
-    return;
-  }
   prepare_rows(call, p);
   int64_t units = quotient_up(p->rows, kFloatRows) * quotient_up(p->panels, kPanelBlock);
   run_parallel(call, units, run_block, p);

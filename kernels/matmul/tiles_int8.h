@@ -17,13 +17,6 @@ ARK_KERNEL_END
 
 ARK_KERNEL_BEGIN
 
-// Rows that share unpacked 4-bit codes.
-#if defined(ARK_ISA_avx2)
-constexpr int kCodeRows = 8;
-#else
-constexpr int kCodeRows = kRows;
-#endif
-
 // Takes zero * sum from the dot products of one group with R rows of codes.
 template <int R>
 ARK_INLINE void subtract_zeros(const Weights& w, const int32_t* sums, int64_t slot, int32_t bias,

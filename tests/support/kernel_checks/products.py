@@ -27,7 +27,17 @@ def check_rows_alone(
         return result.skip().add("y", np.zeros((len(rows), 70), np.float32))
 
     together = runner.run([(call(x), isa, 2)])[0]["y"]
-    for start, count in ((0, 1), (0, 2), (7, 3), (40, 11), (97, 30), (255, 2), (274, 1)):
+    for start, count in (
+        (0, 1),
+        (0, 2),
+        (7, 3),
+        (31, 4),
+        (40, 11),
+        (60, 16),
+        (97, 30),
+        (255, 2),
+        (274, 1),
+    ):
         alone = runner.run([(call(x[start : start + count]), isa, 1)])[0]["y"]
         assert np.array_equal(alone, together[start : start + count]), (isa, kind, start, count)
 
