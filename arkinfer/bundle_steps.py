@@ -114,7 +114,7 @@ def code_of(bundle: Bundle) -> DeviceCode | None:
         modules = [module["kernels"] for module in code["modules"]]
         kinds: dict[str, list[Mapping[str, Any]]] = {}
         for step in [*content["body"], *content["head"]]:
-            kinds.setdefault(_kind(step), []).append(step)
+            kinds.setdefault(kind_of(step), []).append(step)
         known = code["form"] != "ptx"  # of PTX nobody knows what its kernels will use
         uses = tuple(_use(kernel, steps, modules, known) for kernel, steps in kinds.items())
         toolkit = f"{int(code['toolkit']) // 1000}.{int(code['toolkit']) % 1000 // 10}"
@@ -127,7 +127,8 @@ def _table(bundle: Bundle) -> str | None:
     return next((name for name in _TABLES if name in bundle.manifest.files), None)
 
 
-def _kind(step: Mapping[str, Any]) -> str:
+def kind_of(step: Mapping[str, Any]) -> str:
+    """A step of a table: its kernel, and what it takes over from its neighbours."""
     operands, attributes = step.get("operands", {}), step.get("attributes", {})
     taken = {
         "norm": "norm" in operands,

@@ -33,7 +33,7 @@ from benchmarks.harness.cuda_driver import CudaError, Driver
 from benchmarks.harness.cuda_steps import Steps
 from benchmarks.harness.cuda_torch import Torch
 
-PARTS = ("kernels", "models", "steps", "decode", "prefill")
+PARTS = ("kernels", "models", "products", "steps", "decode", "prefill")
 DEPTHS = (32 << 10, 64 << 10, 128 << 10)
 SHORT = 1 << 10
 CHUNK = 512
@@ -154,6 +154,34 @@ def models(run: Run) -> Iterator[Row]:
             yield Row("SmolLM2-135M", f"not run: {error}")
 
 
+def products(run: Run) -> Iterator[Row]:
+    """Each product with what it takes over, of a token and of a chunk; launches of a token."""
+    timed = Steps(run.driver, run.bundle, max(run.depths) + run.chunk)
+    peak = run.torch.products() if run.torch else None
+    for name in timed.products():
+        read, numbers = timed.matrices(name)
+        seconds = run.driver.seconds(timed.run_all(name, 1), max(run.repeats // 8, 1))
+        yield Row(
+            f"{name}, 1 token",
+            f"{read / seconds / 1e9:.0f} GB/s",
+            f"{run.bandwidth / 1e9:.0f} GB/s",
+            read / seconds / run.bandwidth,
+        )
+        if timed.in_head(name):
+            continue
+        seconds = run.driver.seconds(timed.run_all(name, run.chunk), max(run.repeats // 32, 1))
+        rate = 2 * numbers * run.chunk / seconds
+        yield Row(
+            f"{name}, {run.chunk} tokens",
+            f"{rate / 1e12:.2f} T/s",
+            f"bf16 {peak / 1e12:.0f} T/s" if peak else "PyTorch with CUDA is not there",
+            rate / peak if peak else None,
+        )
+    for depth in (min(SHORT, min(run.depths)), max(run.depths)):
+        yield Row(f"launches of a token at {depth}", str(timed.launches(depth)))
+    run.driver.free()
+
+
 def steps(run: Run) -> Iterator[Row]:
     """Block-sparse attention of one layer against dense attention, by depth."""
     timed = Steps(run.driver, run.bundle, max(run.depths) + run.chunk)
@@ -234,6 +262,7 @@ def prefill(run: Run) -> Iterator[Row]:
 _MEASURE: dict[str, Callable[[Run], Iterator[Row]]] = {
     "kernels": kernels,
     "models": models,
+    "products": products,
     "steps": steps,
     "decode": decode,
     "prefill": prefill,

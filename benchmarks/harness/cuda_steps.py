@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from arkinfer import bundle_steps
 from arkinfer.bundle import Bundle
 from arkinfer.tir.sizes import evaluate
+from arkinfer.work import key_of
 from benchmarks.harness.cuda_driver import Driver, Memory
 
 
 class Steps:
-    """Steps of the first layer, with random activations and caches.
+    """Steps of a bundle, with its weights and random activations and caches.
 
     Args:
         context: tokens that caches hold; the most that ``past`` and ``tokens`` are together.
@@ -36,19 +39,68 @@ class Steps:
 
     def run(self, kernels: tuple[str, ...], tokens: int, past: int) -> Callable[[], None]:
         """A call that launches the first step of each kind, in the order of the plan."""
-        scalars = {"tokens": tokens, "past": past, "total": past + tokens, **self._capacity}
+        return self._call(self._first(kernels), tokens, past)
+
+    def run_all(self, product: str, tokens: int) -> Callable[[], None]:
+        """A call that launches one of :meth:`products` in every layer.
+
+        One layer's weights could stay in a cache of the device from one call to the next.
+        """
+        return self._call(self.products()[product], tokens, 0)
+
+    def in_head(self, product: str) -> bool:
+        """Whether it computes logits, for which there is less room than for a chunk's tokens."""
+        return self.products()[product][0] in self._table["head"]
+
+    def products(self) -> dict[str, list[Any]]:
+        """The steps that are products, by what they compute and take over."""
+        found: dict[str, list[Any]] = {}
+        for step in [*self._table["body"], *self._table["head"]]:
+            if step["kernel"] == "matmul":
+                stage = key_of(step["kernel"], step["stage"])[1].removeprefix("layers.*.")
+                name = f"{bundle_steps.kind_of(step)} to {stage or 'several'}"
+                found.setdefault(name, []).append(step)
+        return found
+
+    def matrices(self, product: str) -> tuple[int, int]:
+        """Of all layers of a product: bytes of codes and scales, and how many numbers they are."""
+        sizes = {one["name"]: one for one in self._table["weights"]}
+        size = numbers = 0
+        for step in self.products()[product]:
+            for part in step["operands"]["codes"]["matrix"]["parts"]:
+                numbers += math.prod(sizes[part["codes"]]["shape"])
+                size += sum(
+                    sizes[part[name]]["bytes"] for name in ("codes", "scales") if name in part
+                )
+        return size, numbers
+
+    def launches(self, past: int) -> int:
+        """Kernels that one decoded token launches."""
+        steps = [*self._table["body"], *self._table["head"]]
+        return sum(1 for step in steps for _ in self._used(step, self._scalars(1, past)))
+
+    def _scalars(self, tokens: int, past: int) -> dict[str, int]:
+        return {"tokens": tokens, "past": past, "total": past + tokens, **self._capacity}
+
+    def _used(
+        self, step: dict[str, Any], scalars: dict[str, int]
+    ) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        """The launches that a step makes, with their groups."""
+        for launch in step["launches"]:
+            groups = [evaluate(size, scalars) for size in launch["groups"]]
+            if launch["least"] <= scalars["tokens"] <= launch["most"] and all(groups):
+                yield launch, groups
+
+    def _call(self, steps: list[Any], tokens: int, past: int) -> Callable[[], None]:
+        scalars = self._scalars(tokens, past)
         launches = []
-        for step in self._first(kernels):
-            for launch in step["launches"]:
-                if not launch["least"] <= tokens <= launch["most"]:
-                    continue
-                groups = [evaluate(size, scalars) for size in launch["groups"]]
+        for step in steps:
+            for launch, groups in self._used(step, scalars):
                 dynamic = launch.get("dynamic_bytes", 0)
                 module = self._modules[launch.get("module", 0)]
                 function = self._driver.function(module, launch["kernel"], dynamic)
                 given = [self._argument(one, scalars) for one in launch["arguments"]]
-                if all(groups):
-                    launches.append((function, groups, launch["lanes"], given, dynamic))
+                launches.append((function, groups, launch["lanes"], given, dynamic))
 
         def call() -> None:
             for function, groups, lanes, given, dynamic in launches:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from tests.support import cuda_program
-from tests.support.cuda_on_cpu import KERNELS, Program
+from tests.support.cuda_compiler import KERNELS
+from tests.support.cuda_on_cpu import Program
 
 Compile = Callable[[str, Mapping[str, int | float | str]], Program | cuda_program.DeviceCode]
 

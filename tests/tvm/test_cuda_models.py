@@ -38,6 +38,13 @@ if not available():
 
 OUT_OF_MEMORY, NO_DEVICE, BAD_IMAGE, NO_BINARY, NO_TRANSLATOR, OLD_PTX = 2, 100, 200, 209, 221, 222
 BAD_ADDRESS, LAUNCH_FAILED = 700, 719
+# Of a layer: what products take over, and what they compute.
+PRODUCTS = [
+    "matmul (norm) to qkv",
+    "matmul (residual) to attention_residual",
+    "matmul (norm, gate) to gated",
+    "matmul (residual) to output",
+]
 
 
 @pytest.fixture(scope="module")
@@ -388,12 +395,15 @@ def test_the_benchmark_runs_its_parts(
     checkpoint = tiny_checkpoint("minicpm4.1-8b", sparse=SMALL_SPARSE)
     options = ["--depths", "96", "192", "--chunk", "32", "--quant", "w4g32", "--copied", "4096"]
     options += ["--repeats", "1"]
-    parts = ["--only", "steps", "decode", "prefill"]
+    parts = ["--only", "products", "steps", "decode", "prefill"]
     benchmark.main(["--checkpoint", str(checkpoint), *options, *parts])
     lines = capsys.readouterr().out.splitlines()
     begins = [line.split("|")[1].strip() for line in lines]
     assert begins[2:] == [
         "Fake GPU, sm_87: memory",
+        *(f"{name}, {n}" for name in PRODUCTS for n in ("1 token", "32 tokens")),
+        "matmul (norm) to logits, 1 token",
+        *(f"launches of a token at {depth}" for depth in (96, 192)),
         *(f"attention of {n} at {depth}, one layer" for n in (1, 32) for depth in (96, 192)),
         "decode at 96",
         "decode at 128",

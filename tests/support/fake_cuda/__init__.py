@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.cuda_on_cpu import compiler
+from tests.support.cuda_compiler import compiler
 
 HERE = Path(__file__).resolve().parent
 

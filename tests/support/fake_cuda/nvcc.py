@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[2]))
 
-from tests.support.cuda_on_cpu import compile_source, entries  # noqa: E402
+from tests.support.cuda_compiler import compile_source, entries  # noqa: E402
 
 # What emitted source uses and hand-written kernels do not.
 _BEFORE = """
