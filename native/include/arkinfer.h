@@ -145,7 +145,7 @@ typedef struct ark_choice {
   double cpu_prefill;
   double cpu_decode;
   char device[256]; /* its name, or "" where there is none */
-  char why[1024];   /* one line; both end with a zero */
+  char why[1024];   /* one line, or "" for a bundle of the CPU; both end with a zero */
 } ark_choice;
 ARK_API ark_status ark_session_get_choice(const ark_session* session, ark_choice* choice);
 /* What is known before a session is made: nothing is measured, and no kernel is built. */

@@ -24,14 +24,14 @@ double job_seconds(const Speeds& speeds) {
   return kPrompt / speeds.prefill + kAnswer / speeds.decode;
 }
 
-std::string named(const char* format, double first, double second) {
+std::string formatted(const char* format, double first, double second) {
   char text[128];
   std::snprintf(text, sizeof(text), format, first, second);
   return text;
 }
 
 std::string speeds_text(const Speeds& speeds) {
-  return named("%.1f and %.1f tokens/s", speeds.prefill, speeds.decode);
+  return formatted("%.1f and %.1f tokens/s", speeds.prefill, speeds.decode);
 }
 
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
@@ -137,7 +137,7 @@ void decide(Choice* choice) {
   std::ostringstream text;
   text.imbue(std::locale::classic());
   text << "a prompt of " << kPrompt << " tokens and an answer of " << kAnswer << " take "
-       << named("%.3g s there and %.3g s on ", device, cpu)
+       << formatted("%.3g s there and %.3g s on ", device, cpu)
        << "the CPU (prompt and answer: " << speeds_text(choice->device_speeds) << " there, "
        << speeds_text(choice->cpu_speeds) << " on the CPU)";
   choice->why = text.str();
