@@ -103,14 +103,13 @@ struct OneRow {
   }
 };
 
-/// The values of a word of inputs; zeros beyond the last.
-__device__ __forceinline__ void read_word(const float* from, int word,
+/// The values of a word of inputs; zeros where it is not there.
+__device__ __forceinline__ void read_word(const float* from, int word, bool there,
                                           float (&values)[Codes::kPerWord]) {
 #pragma unroll
   for (int i = 0; i < Codes::kPerWord; i += 4) {
     float4 four = make_float4(0, 0, 0, 0);
-    if (word < kWords)
-      four = *reinterpret_cast<const float4*>(from + word * Codes::kPerWord + i);
+    if (there) four = *reinterpret_cast<const float4*>(from + word * Codes::kPerWord + i);
     values[i] = four.x;
     values[i + 1] = four.y;
     values[i + 2] = four.z;
@@ -134,7 +133,8 @@ struct NormedRow {
     float own[kOwn][Codes::kPerWord], squares = 0;
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
-      read_word(x, i * kNormThreads + threadIdx.x, own[i]);
+      const int word = i * kNormThreads + threadIdx.x;
+      read_word(x, word, word < kWords, own[i]);
 #pragma unroll
       for (int j = 0; j < Codes::kPerWord; ++j) squares += own[i][j] * own[i][j];
     }
@@ -146,7 +146,7 @@ struct NormedRow {
       const int word = i * kNormThreads + threadIdx.x;
       if (word >= kPadded) continue;
       float weight[Codes::kPerWord];
-      read_word(norm, word, weight);
+      read_word(norm, word, word < kWords, weight);
 #pragma unroll
       for (int j = 0; j < Codes::kPerWord; ++j) weight[j] *= own[i][j] * factor;
       uint32_t* to = shared + (word / kQuad * kQuad + place_of(word % kQuad)) * Codes::kPairs;
@@ -194,16 +194,17 @@ struct FewRows {
   __device__ __forceinline__ void read(int w, uint32_t (&pairs)[Codes::kPairs]) const {
     float values[Codes::kPerWord];
     // The words of a lane are four side by side, all there or none.
-    read_word(x, there ? word + w : kWords, values);
+    read_word(x, word + w, there && word < kWords, values);
     if (kNorm) {
       float weights[Codes::kPerWord];
-      read_word(norm, word + w, weights);
+      read_word(norm, word + w, word < kWords, weights);
 #pragma unroll
       for (int i = 0; i < Codes::kPerWord; ++i) values[i] *= weights[i];
     }
+    const float by = kNorm ? factor : kInputScale;
 #pragma unroll
     for (int i = 0; i < Codes::kPairs; ++i)
-      pairs[i] = half2_of(values[i] * factor, values[i + Codes::kPairs] * factor);
+      pairs[i] = half2_of(values[i] * by, values[i + Codes::kPairs] * by);
   }
 };
 

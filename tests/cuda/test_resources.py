@@ -77,6 +77,7 @@ SHAPES: dict[str, tuple[str, Any, int]] = {
         product(GroupScheme(4, 128, "zero_point"), HIDDEN, HIDDEN, normed=True),
         matmul.LANES,
     ),
+    "w4g128": ("matmul", product(GroupScheme(4, 128), HIDDEN, INNER, added=True), matmul.LANES),
     "w8g128": ("matmul", product(GroupScheme(8, 128), 73448, HIDDEN, normed=True), matmul.LANES),
     "w4g32 wide": ("matmul", product(GroupScheme(4, 32), HIDDEN, INNER, normed=True), 256),
     "ternary": (

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,5 +60,10 @@ class DeviceCode:
 
 
 def program(path: Path, defines: Mapping[str, int | float | str]) -> DeviceCode:
-    """Hand-written kernels, in place of ``tests.support.cuda_on_cpu.Program``."""
-    return DeviceCode(modules.hand_written(path.parent.name, defines))
+    """Hand-written kernels, in place of ``tests.support.cuda_on_cpu.Program``; compiled once."""
+    return _compiled(path.parent.name, tuple(sorted(defines.items())))
+
+
+@functools.cache
+def _compiled(operator: str, defines: tuple[tuple[str, int | float | str], ...]) -> DeviceCode:
+    return DeviceCode(modules.hand_written(operator, dict(defines)))
