@@ -21,7 +21,7 @@ struct Activations {
   int32_t* code_sums;  // [rows][groups]
   int32_t* fine_sums;  // [rows][groups]
   uint8_t* coarse;     // [rows][groups]: 1 where there are fine codes
-  float* sums;         // [rows][groups] of fp32 activations
+  float* sums;  // [rows][groups] of the activations as codes have them, for minimums, or in fp32
 };
 constexpr float kCoarseStep = 0.04f;
 constexpr float kFineSteps = 254.0f;
@@ -130,6 +130,9 @@ inline void prepare_row(const Weights& w, const Activations& a, const float* x, 
   } else {
     quantize_groups(a, x, w.x_group, w.x_groups, row, coarse_step);
   }
+  if (w.kind != Offsets::minimum) return;
+  int64_t first = row * w.x_groups;
+  for (int64_t at = first; at < first + w.x_groups; at++) a.sums[at] = dequantized_sum(a, at);
 }
 
 ARK_KERNEL_END

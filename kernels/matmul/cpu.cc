@@ -64,6 +64,7 @@ void place(const Call& call, Cursor* at, Product* p) {
     p->a.code_sums = at->take<int32_t>(sums);
     p->a.fine_sums = at->take<int32_t>(sums);
     p->a.coarse = at->take<uint8_t>(sums);
+    if (w.kind == Offsets::minimum) p->a.sums = at->take<float>(sums);
     if (tiled) {
       place_row_tiles(w, call.tokens, at, &p->tiles);
       p->buffer_bytes = buffer_bytes(w);

@@ -18,7 +18,7 @@ struct RowTiles {
   int8_t* codes;         // [tiles][groups][arranged_bytes/step][kTileRows][step]
   float* scales;         // [tiles][groups][kTileRows], as all three
   int32_t* corrections;  // what zero * code_sum takes from a dot product, or the negative code_sum
-  float* sums;           // of the dequantized activations
+  float* sums;           // of the dequantized activations, for minimums
   // Of each row block and group; a block has room for all of its rows.
   int32_t* fine_counts;  // [blocks][groups]
   int8_t* fine_codes;    // [blocks][groups][room/kTileRows][arranged_bytes/step][kTileRows][step]
@@ -107,7 +107,7 @@ inline void arrange_tile(const Weights& w, const Activations& a, int64_t rows, c
     for (int64_t g = 0; g < w.x_groups; g++, from++, to += kTileRows) {
       t.scales[to] = a.scales[from];
       t.corrections[to] = correction_of(w, a.code_sums[from]);
-      t.sums[to] = dequantized_sum(a, from);
+      if (w.kind == Offsets::minimum) t.sums[to] = a.sums[from];
     }
   }
 }

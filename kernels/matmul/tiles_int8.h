@@ -18,16 +18,17 @@ ARK_KERNEL_END
 ARK_KERNEL_BEGIN
 
 // Takes zero * sum from the dot products of one group with R rows of codes.
-template <int R>
-ARK_INLINE void subtract_zeros(const Weights& w, const int32_t* sums, int64_t slot, int32_t bias,
-                               I* dot) {
-  if (w.kind == Offsets::zero_point) {
-    I zeros = add(load_zero_points(w, slot), iset(bias));
+template <typename Dot, Offsets kKind, int R>
+ARK_INLINE void subtract_zeros(const Weights& w, const int32_t* sums, int64_t slot, I* dot) {
+  if (kKind == Offsets::zero_point) {
+    I zeros = add(load_zero_points(w, slot), iset(Dot::kBias));
     for (int r = 0; r < R; r++) dot[r] = sub(dot[r], mul(zeros, iset(sums[r * w.groups])));
-  } else {
-    int32_t zero = (w.kind == Offsets::minimum ? minimum_shift(w) : symmetric_zero(w)) + bias;
-    for (int r = 0; r < R; r++) dot[r] = sub(dot[r], iset(zero * sums[r * w.groups]));
+    return;
   }
+  constexpr int32_t kStored = kKind == Offsets::minimum ? Dot::kMinimumShift : Dot::kSymmetricZero;
+  constexpr int32_t kZero = kStored + Dot::kBias;
+  if (kZero == 0) return;
+  for (int r = 0; r < R; r++) dot[r] = sub(dot[r], iset(kZero * sums[r * w.groups]));
 }
 
 // So few that the hardware does not see a stream in them.
@@ -38,34 +39,33 @@ ARK_INLINE void prefetch_scales(const Weights& w, int64_t slot) {
 }
 
 // Adds one group to the totals of R rows, and its fine codes to fine. dot_codes.rows<N>(x, dot) is
-// the integer product of the group's codes with N rows of activations, where bias is what it adds
-// to each code.
-template <int R, typename DotCodes>
+// the integer product of the group's codes with N rows of activations.
+template <Offsets kKind, int R, typename Dot>
 ARK_INLINE void add_group(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
-                          int64_t g, int32_t bias, V* total, V* fine, const DotCodes& dot_codes) {
+                          int64_t g, V* total, V* fine, const Dot& dot_codes) {
   int64_t slot = panel_index * w.groups + g;
   int64_t at = row * w.groups + g;
   int64_t begin = row * a.code_stride + g * w.group;
   prefetch_scales(w, slot);
   I dot[R];
   dot_codes.template rows<R>(a.codes + begin, dot);
-  subtract_zeros<R>(w, a.code_sums + at, slot, bias, dot);
+  subtract_zeros<Dot, kKind, R>(w, a.code_sums + at, slot, dot);
   V scale = load_scales(w, slot);
   const float* scales = a.scales + at;
   for (int r = 0; r < R; r++) {
     total[r] = fma(to_float(dot[r]), mul(scale, set(scales[r * w.groups])), total[r]);
   }
-  if (w.kind == Offsets::minimum) {
+  if (kKind == Offsets::minimum) {
     V minimum = load_minimums(w, slot);
     for (int r = 0; r < R; r++) {
-      total[r] = fma(minimum, set(dequantized_sum(a, at + r * w.groups)), total[r]);
+      total[r] = fma(minimum, set(a.sums[at + r * w.groups]), total[r]);
     }
   }
   for (int r = 0; r < R; r++) {
     if (!a.coarse[at + r * w.groups]) continue;
     I one[1];
     dot_codes.template rows<1>(a.fine_codes + begin + r * a.code_stride, one);
-    subtract_zeros<1>(w, a.fine_sums + at + r * w.groups, slot, bias, one);
+    subtract_zeros<Dot, kKind, 1>(w, a.fine_sums + at + r * w.groups, slot, one);
     V step = set(scales[r * w.groups] * (1.0f / kFineSteps));
     fine[r] = fma(to_float(one[0]), mul(scale, step), fine[r]);
   }
@@ -125,10 +125,13 @@ ARK_INLINE void dot_group_i8(const char* codes, const int8_t* x, int64_t inputs,
   }
 }
 
-// The product of a group's codes with rows; kBytes of codes hold one input of 16 outputs.
+// The product of a group's codes with rows; kBytes of codes hold one input of 16 outputs. kBias is
+// what it adds to each code as it is stored; the others are as in panels.h.
 struct DotU4 {
   static constexpr int64_t kBytes = 8;
   static constexpr int32_t kBias = 0;
+  static constexpr int32_t kMinimumShift = 0;
+  static constexpr int32_t kSymmetricZero = 8;
   const char* codes;
   int64_t stride;
   int64_t group;
@@ -140,6 +143,8 @@ struct DotU4 {
 struct DotI8 {
   static constexpr int64_t kBytes = 16;
   static constexpr int32_t kBias = kI8Bias;
+  static constexpr int32_t kMinimumShift = -128;
+  static constexpr int32_t kSymmetricZero = 0;
   const char* codes;
   int64_t stride;
   int64_t group;
@@ -150,9 +155,9 @@ struct DotI8 {
 };
 
 // Adds groups [first, last) of one panel to totals [R][stride].
-template <typename Dot, int R>
-inline void tile_int8(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
-                      int64_t first, int64_t last, float* totals, int64_t stride) {
+template <typename Dot, Offsets kKind, int R>
+inline void tile_int8_of(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
+                         int64_t first, int64_t last, float* totals, int64_t stride) {
   V total[R];
   V fine[R];
   for (int r = 0; r < R; r++) {
@@ -161,9 +166,21 @@ inline void tile_int8(const Weights& w, const Activations& a, int64_t row, int64
   }
   for (int64_t g = first; g < last; g++) {
     Dot dot_codes = {panel(w, panel_index) + g * w.group * Dot::kBytes, a.code_stride, w.group};
-    add_group<R>(w, a, row, panel_index, g, Dot::kBias, total, fine, dot_codes);
+    add_group<kKind, R>(w, a, row, panel_index, g, total, fine, dot_codes);
   }
   for (int r = 0; r < R; r++) store(totals + r * stride, add(total[r], fine[r]));
+}
+
+template <typename Dot, int R>
+inline void tile_int8(const Weights& w, const Activations& a, int64_t row, int64_t panel_index,
+                      int64_t first, int64_t last, float* totals, int64_t stride) {
+  if (w.kind == Offsets::symmetric) {
+    tile_int8_of<Dot, Offsets::symmetric, R>(w, a, row, panel_index, first, last, totals, stride);
+  } else if (w.kind == Offsets::zero_point) {
+    tile_int8_of<Dot, Offsets::zero_point, R>(w, a, row, panel_index, first, last, totals, stride);
+  } else {
+    tile_int8_of<Dot, Offsets::minimum, R>(w, a, row, panel_index, first, last, totals, stride);
+  }
 }
 
 ARK_KERNEL_END
