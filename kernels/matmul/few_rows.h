@@ -75,7 +75,8 @@ inline void tile_rows(const Product& p, int64_t row, int64_t rows, int64_t panel
 }
 
 inline void multiply_place(const Product& p, int64_t place) {
-  float totals[kFewRows * kLanes] = {};
+  float totals[kFewRows * kLanes];
+  for (int64_t r = 0; r < p.rows; r++) store(totals + r * kLanes, zero());
   tile_rows(p, 0, p.rows, panel_at(p.w, place), 0, p.w.inputs, totals, kLanes);
   for (int64_t r = 0; r < p.rows; r++) write_outputs(p, r, place, totals + r * kLanes);
 }
