@@ -114,35 +114,62 @@ def element(loops: Loops, matrix: Matrix, word: Any, index: Any, scale: Any, sec
     return (_code(matrix, word, index) - second) * scale
 
 
+def sum_inputs(matrix: Matrix, sums: Any, inputs: Any, words: int) -> None:
+    """Add up the inputs of each of some words: what minimums are multiplied with.
+
+    Once for all rows; weights without minimums need no sums.
+    """
+    for word in range(words if has_minimums(matrix) else 0):
+        first = word * matrix.per_word
+        parts = [T.Cast("float32", inputs[first + j]) for j in range(matrix.per_word)]
+        T.buffer_store(sums, _sum(parts), [word])
+
+
+def has_minimums(matrix: Matrix) -> bool:
+    """Whether a number is ``scale * code + minimum``."""
+    return isinstance(matrix.storage, GroupScheme) and matrix.storage.offset == "minimum"
+
+
 def dot(
-    loops: Loops, matrix: Matrix, word: Any, scale: Any, second: Any, inputs: Any, first: Any = 0
+    loops: Loops,
+    matrix: Matrix,
+    word: Any,
+    scale: Any,
+    second: Any,
+    inputs: Any,
+    first: Any,
+    total: Any,
 ) -> Any:
-    """The product of a word's numbers and as many inputs, the scale taken out of the sum."""
+    """The product of a word's numbers and as many inputs, the scale taken out of the sum.
+
+    ``total`` is what :func:`sum_inputs` found of these inputs.
+    """
     x = [inputs[first + j] for j in range(matrix.per_word)]
     if not isinstance(matrix.storage, GroupScheme):
         return _sum([_float(loops, matrix, word, j) * x[j] for j in range(matrix.per_word)])
     if in_halves(loops, matrix):
-        return _dot_halves(matrix, word, scale, second, x)
-    if matrix.storage.offset == "minimum":
+        return _dot_halves(matrix, word, scale, second, x, total)
+    if has_minimums(matrix):
         codes = _sum([_code(matrix, word, j) * x[j] for j in range(matrix.per_word)])
-        return codes * scale + _sum(x) * second
+        return codes * scale + total * second
     return _sum([(_code(matrix, word, j) - second) * x[j] for j in range(matrix.per_word)]) * scale
 
 
-def _dot_halves(matrix: Matrix, word: Any, scale: Any, second: Any, x: list[Any]) -> Any:
+def _dot_halves(
+    matrix: Matrix, word: Any, scale: Any, second: Any, x: list[Any], total: Any
+) -> Any:
     """The same in fp16: codes about zero and below one, so that sums stay small and exact."""
     most = 1 << matrix.bits
     share = T.float16(1 / most)
     middle = T.float16(0.5)
-    minimum = isinstance(matrix.storage, GroupScheme) and matrix.storage.offset == "minimum"
-    if not minimum:
+    if not has_minimums(matrix):
         middle = T.Cast("float16", second * T.float32(1 / most))
     codes = [_code(matrix, word, j, "float16") * share - middle for j in range(matrix.per_word)]
     product = T.Cast("float32", _sum([code * one for code, one in zip(codes, x, strict=True)]))
     product = product * (scale * T.float32(most))
-    if not minimum:
+    if not has_minimums(matrix):
         return product
-    return product + T.Cast("float32", _sum(x)) * (second + scale * T.float32(most / 2))
+    return product + total * (second + scale * T.float32(most / 2))
 
 
 def _sum(terms: list[Any]) -> Any:

@@ -41,13 +41,13 @@ class Loops:
             return T.thread_binding(extent, thread=f"blockIdx.{axis}")
         return T.parallel(extent) if axis == "x" else T.serial(extent)
 
-    def lanes(self) -> Any:
-        """A phase: a loop over the lanes of a group."""
-        return T.thread_binding(LANES, thread="threadIdx.x") if self.gpu else T.serial(LANES)
+    def lanes(self, count: int = LANES) -> Any:
+        """A phase: a loop over the lanes of a group, ``count`` in every phase of it."""
+        return T.thread_binding(count, thread="threadIdx.x") if self.gpu else T.serial(count)
 
     @property
     def across(self) -> int:
-        """Lanes that can add up their numbers at once: of a sub-group, else of the group."""
+        """Lanes of a group that is as large as a sub-group, where there are some."""
         return self.schedule.subgroup or LANES
 
     @property
@@ -68,19 +68,15 @@ class Loops:
 
     def leads(self, lane: Any) -> Any:
         """Whether the lane is the one of its sub-group that writes what they found."""
-        return self.place(lane) == 0 if self.schedule.subgroup else lane >= 0
+        if not self.schedule.subgroup:
+            return lane >= 0
+        return T.call_extern("uint32", "get_sub_group_local_id") == T.uint32(0)
 
     def partial(self, lane: Any) -> Any:
         """Where the lane's sub-group leaves what it found; a lane's own number without any."""
         if not self.schedule.subgroup:
             return lane
         return T.Cast("int32", T.call_extern("uint32", "get_sub_group_id"))
-
-    def place(self, lane: Any) -> Any:
-        """The number of a lane in its sub-group; in its group without any."""
-        if not self.schedule.subgroup:
-            return lane
-        return T.Cast("int32", T.call_extern("uint32", "get_sub_group_local_id"))
 
     @property
     def shared(self) -> str:

@@ -17,9 +17,10 @@ from arkinfer.tir.elements import (
     load_inputs,
     load_scale,
     load_words,
+    sum_inputs,
     words_at_once,
 )
-from arkinfer.tir.loops import LANES, Loops, Rows, ceil_div
+from arkinfer.tir.loops import Loops, Rows, ceil_div
 from arkinfer.tir.matrix import Matrix
 
 __all__ = ["few_rows", "many_rows"]
@@ -38,8 +39,8 @@ def few_rows(
 ) -> Any:
     """``y = residual + factor * x @ matrix.T``, for each token by itself.
 
-    The lanes of a sub-group, or of the group where there are none, compute some outputs of one
-    token; they share out the words of a row, so that they read it side by side.
+    A group computes some outputs of one token; its lanes share out the words of a row, so that
+    they read it side by side. Where there are sub-groups, it is one, and needs no shared memory.
 
     Arguments: x (float32), codes, scales (words of ``matrix``), residual, y (float32), tokens.
     """
@@ -48,7 +49,6 @@ def few_rows(
     places, span = matrix.words // several, several * count
     input_type = "float16" if in_halves(loops, matrix) else "float32"
     across, subgroups = loops.across, bool(loops.schedule.subgroup)
-    group_outputs = _OUTPUTS * (LANES // across)
     at_x = x.at
     finish = Finish(y, residual, addend, factor)
 
@@ -66,34 +66,42 @@ def few_rows(
         scales = T.match_buffer(p_scales, (T.int32(),), "uint32")
         residual = T.match_buffer(p_residual, (T.int32(),), "float32")
         y = T.match_buffer(p_y, (T.int32(),), "float32")
-        for part in loops.groups(ceil_div(outputs, group_outputs), "x"):
+        for part in loops.groups(ceil_div(outputs, _OUTPUTS), "x"):
             for t in loops.groups(tokens, "y"):
                 with T.sblock("group"):
                     T.reads()
                     T.writes()
-                    sums = T.alloc_buffer((_OUTPUTS * LANES,), "float32", scope=loops.shared)
-                    for lane in loops.lanes():
+                    sums = T.alloc_buffer((_OUTPUTS * across,), "float32", scope=loops.shared)
+                    for lane in loops.lanes(across):
                         own = T.alloc_buffer((_OUTPUTS,), "float32", scope="local")
                         inputs = T.alloc_buffer((span,), input_type, scope="local")
+                        input_sums = T.alloc_buffer((several,), "float32", scope="local")
                         scale = T.alloc_buffer((2,), "float32", scope="local")
                         row = T.alloc_buffer((1,), "int32", scope="local")
-                        place = T.alloc_buffer((2,), "int32", scope="local")
                         word = T.alloc_buffer((several,), "uint32", scope="local")
-                        place[0] = part * group_outputs
-                        if subgroups:
-                            place[0] += loops.partial(lane) * _OUTPUTS
                         for r in T.unroll(_OUTPUTS):
                             own[r] = T.float32(0)
                         for step in T.serial(ceil_div(places, across)):
-                            place[1] = step * across + loops.place(lane)
-                            if place[1] < places:
+                            if step * across + lane < places:
                                 load_inputs(
-                                    loops, inputs, x, at_x(t, place[1] * span), span, input_type
+                                    loops,
+                                    inputs,
+                                    x,
+                                    at_x(t, (step * across + lane) * span),
+                                    span,
+                                    input_type,
                                 )
+                                sum_inputs(matrix, input_sums, inputs, several)
                                 for r in T.unroll(_OUTPUTS):
-                                    row[0] = T.min(place[0] + r, outputs - 1)
+                                    row[0] = T.min(part * _OUTPUTS + r, outputs - 1)
                                     load_words(
-                                        loops, matrix, word, codes, row[0], place[1], several
+                                        loops,
+                                        matrix,
+                                        word,
+                                        codes,
+                                        row[0],
+                                        step * across + lane,
+                                        several,
                                     )
                                     for i in T.unroll(several):
                                         if i * count % group == 0:
@@ -103,7 +111,7 @@ def few_rows(
                                                 scale,
                                                 scales,
                                                 row[0],
-                                                place[1] * span + i * count,
+                                                (step * across + lane) * span + i * count,
                                             )
                                         own[r] += dot(
                                             loops,
@@ -113,21 +121,22 @@ def few_rows(
                                             scale[1],
                                             inputs,
                                             i * count,
+                                            input_sums[i],
                                         )
                         for r in T.unroll(_OUTPUTS):
                             if subgroups:
                                 own[r] = loops.total(own[r])
-                                if loops.place(lane) == r and place[0] + r < outputs:
-                                    finish.store(y, residual, t, place[0] + r, own[r])
+                                if lane == r and part * _OUTPUTS + r < outputs:
+                                    finish.store(y, residual, t, part * _OUTPUTS + r, own[r])
                             else:
-                                sums[r * LANES + lane] = own[r]
+                                sums[r * across + lane] = own[r]
                     if not subgroups:
-                        for lane in loops.lanes():
+                        for lane in loops.lanes(across):
                             total = T.alloc_buffer((1,), "float32", scope="local")
                             if lane < _OUTPUTS and part * _OUTPUTS + lane < outputs:
                                 total[0] = T.float32(0)
-                                for other in T.serial(LANES):
-                                    total[0] += sums[lane * LANES + other]
+                                for other in T.serial(across):
+                                    total[0] += sums[lane * across + other]
                                 finish.store(y, residual, t, part * _OUTPUTS + lane, total[0])
 
     return few_rows

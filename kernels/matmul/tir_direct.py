@@ -17,6 +17,7 @@ from arkinfer.tir.elements import (
     load_inputs,
     load_scale,
     load_words,
+    sum_inputs,
     words_at_once,
 )
 from arkinfer.tir.loops import LANES, Loops, Rows, ceil_div
@@ -65,6 +66,7 @@ def many_rows_direct(loops: Loops, matrix: Matrix, x: Rows, finish: Finish) -> A
                         )
                         inputs = T.alloc_buffer((_LANE_TOKENS * count,), input_type, scope="local")
                         word = T.alloc_buffer((_LANE_OUTPUTS * several,), "uint32", scope="local")
+                        input_sums = T.alloc_buffer((_LANE_TOKENS,), "float32", scope="local")
                         scale = T.alloc_buffer((2,), "float32", scope="local")
                         # The first token and the first output of the lane, and one of each.
                         at = T.alloc_buffer((4,), "int32", scope="local")
@@ -90,6 +92,7 @@ def many_rows_direct(loops: Loops, matrix: Matrix, x: Rows, finish: Finish) -> A
                                         input_type,
                                         i * count,
                                     )
+                                sum_inputs(matrix, input_sums, inputs, _LANE_TOKENS)
                                 for r in T.unroll(_LANE_OUTPUTS):
                                     at[3] = T.min(at[1] + r, outputs - 1)
                                     load_scale(
@@ -109,6 +112,7 @@ def many_rows_direct(loops: Loops, matrix: Matrix, x: Rows, finish: Finish) -> A
                                             scale[1],
                                             inputs,
                                             i * count,
+                                            input_sums[i],
                                         )
                         for i in T.unroll(_LANE_TOKENS):
                             for r in T.unroll(_LANE_OUTPUTS):

@@ -40,7 +40,9 @@ def sessions(
     options: dict[str, Any] = {"context": 512, "chunk": 32, "quant": quant, "kv": kv}
     made = []
     for name in (target, "cpu"):
-        bundle = arkinfer.compile(source, target=name, output=folder / f"{name}.ark", **options)
+        bundle = arkinfer.compile(
+            source, target=name, output=folder / f"{Path(name).stem}.ark", **options
+        )
         on = "faster" if name == "cpu" else "device"
         made.append(arkinfer.load(bundle.path, activations="fp32", on=on).session())
     return made

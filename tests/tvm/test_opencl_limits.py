@@ -14,6 +14,7 @@ import pytest
 import arkinfer
 from arkinfer.errors import ArkInferError, InvalidOptionError, LoweringError
 from tests.support.manifests import reseal
+from tests.support.profiles import opencl_profile
 
 pytestmark = pytest.mark.platform
 if importlib.util.find_spec("tvm") is None:
@@ -36,28 +37,18 @@ def platform(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-def device(folder: Path, limit: str, value: int) -> str:
-    """A target with one limit."""
-    path = folder / "small.toml"
-    path.write_text(
-        'description = "small"\ngeneric = true\n[sources]\ntest = "this test"\n'
-        '[units.gpu]\nbackend = "opencl"\narch = "any"\n'
-        f'[units.gpu.limits]\n{limit} = {{ value = {value}, source = "test" }}\n'
-    )
-    return str(path)
-
-
 def test_weights_beyond_one_allocation_are_split(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     """A table of tokens that is also the head, in parts; all else stays whole."""
     source = tiny_checkpoint("minicpm4-0.5b")
     largest = 1 << 16
+    small = opencl_profile(tmp_path / "small.toml", limits={"largest_allocation": largest})
     bundles = [
         arkinfer.compile(
             source, target, "none", 64, tmp_path / f"{i}.ark", chunk=16, kv="fp32"
         ).path
-        for i, target in enumerate([device(tmp_path, "largest_allocation", largest), "cpu"])
+        for i, target in enumerate([small, "cpu"])
     ]
     weights = json.loads((bundles[0] / "launches.json").read_text())["weights"]
     assert max(weight["bytes"] for weight in weights) <= largest

@@ -17,6 +17,7 @@ from arkinfer import devices
 from arkinfer.errors import ArkInferError, InvalidBundleError, InvalidOptionError
 from arkinfer.tir.schedule import schedule_of
 from tests.support.manifests import reseal
+from tests.support.profiles import opencl_profile
 from tests.support.tiny_models import SMALL_SPARSE
 from tests.support.two_backends import (
     HALF_PRODUCTS,
@@ -40,6 +41,8 @@ if PLATFORM not in opencl_platforms():
 
 
 TARGET = TARGETS[PLATFORM]
+# What Adreno and Mali do without extensions, which PoCL runs too, by the model's quantization.
+PARTS = {"w4g32": ["texture_cache"], "w8g32": ["shared_memory_in_ram"]}
 HALVES = schedule_of(devices.get(TARGET)).half
 
 
@@ -63,7 +66,10 @@ def test_tiny_models(
 ) -> None:
     sparse = SMALL_SPARSE if kind.endswith("8b") else None
     source = tiny_checkpoint(kind, sparse=sparse)
-    both = sessions(TARGET, source, tmp_path, kv, quant)
+    target = TARGET
+    if PLATFORM == "PoCL" and quant in PARTS:
+        target = opencl_profile(tmp_path / "parts.toml", PARTS[quant], traits={"load_bytes": 16})
+    both = sessions(target, source, tmp_path, kv, quant)
     # Weights in float keep float32 products, and so do the kernels of the generic schedule.
     if HALVES and quant != "none":
         compare_whole(both, sparse is not None, HALF_PRODUCTS, others=0.02)
@@ -122,6 +128,16 @@ def test_a_source_that_does_not_build_carries_the_log(llama: Path, tmp_path: Pat
         arkinfer.load(copied, on="device").session()
 
 
+def test_an_extension_that_is_not_there_is_named(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = tiny_checkpoint("llama")
+    bundle = arkinfer.compile(source, "adreno", context=64, output=tmp_path / "a.ark").path
+    says = "has no cl_khr_(fp16|subgroups).*extension.*--target opencl"
+    with pytest.raises(ArkInferError, match=says):
+        arkinfer.load(bundle, on="device").session()
+
+
 def _set(place: list[Any], value: Any) -> Callable[[Any], None]:
     def change(plan: Any) -> None:
         for key in place[:-1]:
@@ -145,6 +161,8 @@ def _set(place: list[Any], value: Any) -> Callable[[Any], None]:
         (_set(["head_columns"], 1 << 30), "too small"),
         (_set(["body", 0, "launches", 0, "arguments", 0], {"weight": "none"}), "'none'"),
         (_set(["body", 0, "launches", 0, "groups"], [1]), "three sizes"),
+        (_set(["body", 0, "launches", 0, "arguments", 0, "as"], "texture"), "'texture'"),
+        (_set(["extensions"], [1]), "extensions"),
         (_set(["body", 0, "output", "columns"], 1 << 20), "columns"),
     ],
 )

@@ -47,6 +47,7 @@ constexpr CodeName kCodes[] = {{-1, "CL_DEVICE_NOT_FOUND"},
                                {-55, "CL_INVALID_WORK_ITEM_SIZE"},
                                {-40, "CL_INVALID_IMAGE_SIZE"},
                                {kInvalidBufferSize, "CL_INVALID_BUFFER_SIZE"},
+                               {-59, "CL_INVALID_OPERATION"},
                                {-63, "CL_INVALID_GLOBAL_WORK_SIZE"},
                                {-1001, "CL_PLATFORM_NOT_FOUND_KHR"}};
 
