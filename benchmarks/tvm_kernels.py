@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from arkinfer import compiler, tuning
+from arkinfer import compiler, tune, tuning
 from arkinfer.bundle import Bundle
 from benchmarks.harness import record
 from benchmarks.harness.benchmark import RESULTS
@@ -68,12 +68,12 @@ def _groups(results: Path, but: str) -> list[dict[str, Any]]:
 
 def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     bundle = Bundle.open(_bundle(options.cache, name))
-    settings = tuning.Settings(tuple(options.tokens), DEPTH[name], options.repeat, options.threads)
+    settings = tune.Settings(tuple(options.tokens), DEPTH[name], options.repeat, options.threads)
     meter: Meter | None = None
     limits = []
     for last in (False, True):
         if last:
-            table = tuning.measure(bundle, settings)
+            table = tune.measure(bundle, settings)
         meter = meter or Meter(options.cache, options.threads or _threads(bundle))
         limits.append(meter.sample())
     return {

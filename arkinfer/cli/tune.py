@@ -42,16 +42,17 @@ def tune(
     from arkinfer.bundle import Bundle
     from arkinfer.cli import show
     from arkinfer.errors import InvalidOptionError
+    from arkinfer.tune import Settings, measure
 
     given = tuple(tokens or ())
     if any(count < 1 for count in given) or depth < 0 or repeat < 1:
         raise InvalidOptionError("tokens, depth or repeat is too small", "1, 0 and 1, or more")
-    settings = tuning.Settings(
-        tokens=given or tuning.Settings.tokens, depth=depth, repeat=repeat, threads=threads or 0
+    settings = Settings(
+        tokens=given or Settings.tokens, depth=depth, repeat=repeat, threads=threads or 0
     )
     opened = Bundle.open(bundle)
     with _progress() as progress:
-        table = tuning.measure(opened, settings, progress)
+        table = measure(opened, settings, progress)
     tuning.write(opened, table)
     if json:
         show.as_json({"path": str(opened.path / tuning.FILE), **dataclasses.asdict(table)})

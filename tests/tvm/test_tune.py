@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 import arkinfer
-from arkinfer import tuning
+from arkinfer import tune, tuning
 from arkinfer.bundle import Bundle
 from arkinfer.cli import app
 from arkinfer.errors import InvalidBundleError, StorageError
@@ -36,7 +36,7 @@ def tuned(compiled_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     copied = tmp_path_factory.mktemp("tuned") / "a.ark"
     shutil.copytree(compiled_llama, copied)
     bundle = Bundle.open(copied)
-    tuning.write(bundle, tuning.measure(bundle, tuning.Settings((1, 8), 16, 2)))
+    tuning.write(bundle, tune.measure(bundle, tune.Settings((1, 8), 16, 2)))
     return copied
 
 
@@ -156,7 +156,7 @@ def test_a_table_that_is_no_json_is_replaced(copied: Path) -> None:
     bundle = Bundle.open(copied)
     with pytest.raises(InvalidBundleError, match="arkinfer tune"):
         tuning.state(bundle)
-    tuning.write(bundle, tuning.measure(bundle, tuning.Settings((1,), 0, 1)))
+    tuning.write(bundle, tune.measure(bundle, tune.Settings((1,), 0, 1)))
     assert tuning.state(bundle) and arkinfer.load(copied).session()
 
 

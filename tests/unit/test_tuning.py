@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import arkinfer
-from arkinfer import tuning
+from arkinfer import tune, tuning
 from arkinfer.bundle import Bundle
 from arkinfer.errors import ArkInferError, InvalidOptionError
 
@@ -20,7 +20,7 @@ def test_a_bundle_without_kernels_has_nothing_to_tune() -> None:
     bundle = Bundle.open(GOLDEN)
     assert tuning.state(bundle) == tuning.notice(bundle) == ""
     with pytest.raises(InvalidOptionError, match="--kernels tvm"):
-        tuning.measure(bundle, tuning.Settings())
+        tune.measure(bundle, tune.Settings())
 
 
 def test_kernels_are_refused_by_name(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
