@@ -57,9 +57,15 @@ ARK_INLINE Register add_products(Register sum, Register codes, Register x) {
 }
 #endif
 
+// AVX2's 16 registers hold nothing besides: inlined, what callers keep there pushes a sum out.
+#if defined(ARK_ISA_avxvnni)
+#define ARK_TILE __attribute__((noinline)) inline
+#else
+#define ARK_TILE ARK_INLINE
+#endif
 template <DType kCodes>
-ARK_INLINE void dot_tile(const uint8_t* weights, int64_t apart, const int8_t* x, int64_t inputs,
-                         I* dot) {
+ARK_TILE void dot_tile(const uint8_t* weights, int64_t apart, const int8_t* x, int64_t inputs,
+                       I* dot) {
   constexpr int kWide = kTilePanels * kHalves;
   // In two dimensions: GCC unrolls no loop of more than 16 turns, and what such a loop walks over
   // stays in memory.
@@ -84,5 +90,6 @@ ARK_INLINE void dot_tile(const uint8_t* weights, int64_t apart, const int8_t* x,
     for (int c = 0; c < kTilePanels; c++) save(dot + r * kTilePanels + c, sum[r] + c * kHalves);
   }
 }
+#undef ARK_TILE
 
 ARK_KERNEL_END
