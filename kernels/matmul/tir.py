@@ -9,7 +9,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from arkinfer.kernels.matmul.finish import Finish, Residual
+from arkinfer.kernels.matmul.tir_finish import Finish, Residual
 from arkinfer.kernels.matmul.tir_tiles import many_rows
 from arkinfer.tir.elements import (
     dot,

@@ -10,7 +10,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from arkinfer.kernels.matmul.finish import Residual
+from arkinfer.kernels.matmul.tir_finish import Residual
 from arkinfer.tir.halves import constant
 from arkinfer.tir.loops import Loops, Rows, ceil_div
 from arkinfer.tir.panels import PANEL, Panels

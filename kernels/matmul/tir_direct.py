@@ -10,7 +10,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from arkinfer.kernels.matmul.finish import Finish
+from arkinfer.kernels.matmul.tir_finish import Finish
 from arkinfer.tir.elements import (
     dot,
     in_halves,

@@ -6,8 +6,8 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from arkinfer.kernels.matmul.finish import Finish, Residual
 from arkinfer.kernels.matmul.tir_direct import many_rows_direct
+from arkinfer.kernels.matmul.tir_finish import Finish, Residual
 from arkinfer.tir.elements import (
     element,
     in_halves,
